@@ -38,9 +38,12 @@ study.HEARTBEAT, study.GRACE = 1, 3
 mix.FEW = 0  # as for the tests of this room
 plain_apply, calls = Finetune.apply, []
 
-def searched(folder, trials, hang, recipe, **_):
+def searched(folder, trials, hang, recipe, together, **_):
     def apply(self, view, task):
         calls.append(1)
+        Path(folder, f"trains.{os.getpid()}").touch()
+        while len(list(Path(folder).glob("trains.*"))) < together:
+            time.sleep(0.02)
         if len(calls) == hang:
             Path(folder, "hangs").touch()
             time.sleep(600)
@@ -116,7 +119,10 @@ class Child:
 
 @pytest.fixture(scope="module")
 def child(tmp_path_factory):
-    """Starts a search in a process of its own, which hangs in its training number `hang`."""
+    """Starts a search in a process of its own, which hangs in its training number `hang`.
+
+    Its first training waits until so many processes train `together`, however late one of them starts.
+    """
     pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[search]'")
     answers = tmp_path_factory.mktemp("answers")
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -125,9 +131,10 @@ def child(tmp_path_factory):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
-    def started(folder, trials, hang=0):
+    def started(folder, trials, hang=0, together=1):
         answer = answers / str(len(children))
         order = {"folder": str(folder), "trials": trials, "hang": hang, "recipe": RECIPE, "answer": str(answer)}
+        order["together"] = together
         nursery.stdin.write(json.dumps(order) + "\n")
         nursery.stdin.flush()
         children.append(Child(int(nursery.stdout.readline()), answer))
@@ -258,7 +265,7 @@ def test_trial_of_a_dead_process_is_run_by_another(tmp_path, child):
 
 
 def test_two_processes_share_one_study(tmp_path, child):
-    both = [child(tmp_path, 8) for _ in range(2)]
+    both = [child(tmp_path, 8, together=2) for _ in range(2)]
     shares, best = zip(*[one.said() for one in both], strict=True)
     assert sum(shares) == 8 and min(shares) > 0, "each trial is run once, by one of the two"
     assert best[0] == best[1], "both end with the same best trial"

@@ -3,8 +3,8 @@
 SSDLite on MobileNet V1 (0.25 wide), the same with dense heads (SSD), and SSDLite on MobileNet V1 (0.75 wide), all from the
 published backbones, on the 205 training pictures at 320 x 240 pixels; one seed each. Minutes are those of the processor, on
 one thread. Scores are of the 72 test pictures, with the 95 % interval of the jackknife over pictures; weights are stored as
-float16. The larger one is then compressed by recipes/int8_ssdlite.yaml: a third of its multiply-adds is cut in multiples of 16
-channels, it learns from itself as it was, and its weights and activations become integers. The file that is kept beside the
+float16. The larger one is then compressed by recipes/int8_ssdlite.yaml: nearly half of its multiply-adds is cut in multiples of
+16 channels, it learns from itself as it was, and its weights and activations become integers. The file that is kept beside the
 bench is scored in PyTorch, ONNX Runtime and OpenVINO, and timed against the floats in the same runtime, in turns, on one thread.
 """
 

@@ -223,4 +223,4 @@ def test_a_detector_is_taught_classes_and_boxes_and_ends_in_integers():
     network, original, _, report = result("int8_ssdlite")
     assert set(report.stages[1].curves) == {"task", "logits"}
     assert sum(map(torch.numel, network.parameters())) < sum(map(torch.numel, original.parameters()))
-    assert {weight.form.code_bits() for weight in parameter_places(network) if len(weight.shape) > 1} == {8}
+    assert {weight.form.code_bits() for weight in parameter_places(network) if len(weight.shape) > 1} == {7}

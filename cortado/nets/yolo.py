@@ -3,6 +3,7 @@
 Redmon et al., 2016; blocks as in YOLOv8 (2023); distances as distributions after Li et al., 2020 (generalized focal loss).
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -124,9 +125,11 @@ class Yolo(nn.Module):
             )
         sizes = [width * 2**level for level in range(5)]
         self.stem = conv_norm_silu(3, sizes[0], 3, 2)
-        pairs = zip(sizes, sizes[1:], strict=False)
         self.stages = nn.ModuleList(
-            [nn.Sequential(conv_norm_silu(into, out, 3, 2), C2f(out, out, blocks, True)) for into, out in pairs]
+            [
+                nn.Sequential(conv_norm_silu(into, out, 3, 2), C2f(out, out, blocks, True))
+                for into, out in pairwise(sizes)
+            ]
         )
         self.context = Sppf(sizes[-1])
         levels = (sizes[2], sizes[3], sizes[4])

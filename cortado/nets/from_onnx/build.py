@@ -40,19 +40,14 @@ class Builder:
         """Return the network."""
         for node in self.file.nodes:
             self.add(node)
-        outputs = [self.at_run_time(self.values[name]).place for name in self.file.outputs]
+        outputs = [self.at_run_time(self.value_of(name, "the file")).place for name in self.file.outputs]
         self.graph.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
         return fx.GraphModule(self.root, self.graph, "OnnxNetwork").eval()
 
     def add(self, node: OnnxNode) -> None:
         """Compute a node if its inputs are known, else make its modules."""
-        missing = [name for name in node.inputs if name and name not in self.values]
-        if missing:
-            raise BadNetwork(
-                f"onnx: {self.file.path}: {node.kind} ({node.name}) reads {missing[0]!r}, which nothing makes. "
-                "Repair the file: onnx.checker.check_model says where."
-            )
-        given = tuple(self.values[name] if name else None for name in node.inputs)
+        reader = f"{node.kind} ({node.name or node.outputs[0]})"
+        given = tuple(self.value_of(name, reader) if name else None for name in node.inputs)
         try:
             made = self.shape_values(node, given) or (
                 self.folded(node, given)
@@ -64,10 +59,26 @@ class Builder:
         except Exception as error:
             text = " ".join(str(error).split())[:200]
             raise BadNetwork(
-                f"onnx: {self.file.path}: {node.kind} ({node.name or node.outputs[0]}) cannot be read: "
+                f"onnx: {self.file.path}: {reader} cannot be read: "
                 f"{type(error).__name__}: {text}. Simplify the file (onnxsim net.onnx simple.onnx), or export the network again."
             ) from error
+        # Last outputs may be missing: in the file, where nobody reads them, or in what a rule makes (value_of says so).
         self.values.update({name: value for name, value in zip(node.outputs, made, strict=False) if name})
+
+    def value_of(self, name: str, reader: str) -> Value:
+        """Return the value of a name.  Raises BadNetwork where nothing makes it, or an output that no rule makes."""
+        if name in self.values:
+            return self.values[name]
+        maker = next((one for one in self.file.nodes if name in one.outputs and one.outputs[0] in self.values), None)
+        if maker is None:
+            raise BadNetwork(
+                f"onnx: {self.file.path}: {reader} reads {name!r}, which nothing makes before. "
+                "Repair the file: onnx.checker.check_model says where."
+            )
+        raise BadNetwork(
+            f"onnx: {self.file.path}: {reader} reads {name!r}, output {maker.outputs.index(name) + 1} of {maker.kind} "
+            f"({maker.name or maker.outputs[0]}), which Cortado does not make. Export the network without it."
+        )
 
     def shape_values(self, node: OnnxNode, given: tuple[Value | None, ...]) -> list[Value] | None:
         """Return the sizes that a Shape or a Size asks for, which are known before anything runs."""

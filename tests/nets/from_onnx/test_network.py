@@ -175,6 +175,24 @@ def test_open_axes_are_asked_for(tmp_path):
         load_onnx(file, {"picture": (1, 3, 4, 5)})
 
 
+@pytest.mark.parametrize("names", (["out"], ["mask"]))
+def test_an_output_that_is_not_made_is_named(tmp_path, names):
+    nodes = [
+        helper.make_node("Dropout", ["given"], ["kept", "mask"], "/drop"),
+        helper.make_node("Cast", ["mask"], ["out"], to=1),
+    ]
+    used = nodes if names == ["out"] else nodes[:1]
+    with pytest.raises(BadNetwork, match=r"reads 'mask', output 2 of Dropout \(/drop\), which Cortado does not make"):
+        load_onnx(file_of(tmp_path, used, [("given", ["n", 3])], names))
+
+
+def test_what_nothing_makes_is_named_with_its_reader(tmp_path):
+    with pytest.raises(BadNetwork, match=r"Relu \(/relu\) reads 'lost', which nothing makes before"):
+        load_onnx(
+            file_of(tmp_path, [helper.make_node("Relu", ["lost"], ["out"], "/relu")], [("given", ["n", 3])], ["out"])
+        )
+
+
 def test_what_is_not_read_is_named_with_its_node(tmp_path):
     unknown = [
         helper.make_node("NonZero", ["given"], ["places"], "/head/NonZero"),

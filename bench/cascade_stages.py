@@ -16,17 +16,15 @@ import torch
 from torch import nn
 
 from bench.after import after
-from bench.cascade_cifar import CASCADE, INTEGERS, LEAST_SCORE
+from bench.cascade_cifar import CASCADE, INTEGERS, score_rows
 from bench.result import read_all, row
 from cortado.errors import BadNetwork, MissingPackage
 from cortado.lowering.lower import lowered
 from cortado.methods.conditional.thresholds import sures_in
 from cortado.nets.resnet import resnet_56
-from cortado.report.report import paired_interval
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
 from cortado.runtimes.staged import EVERYTHING, STAGES
 from cortado.runtimes.stream import stream_of, streamed
-from cortado.task.measure import scores
 from cortado.task.task import Task
 from cortado.tasks import cifar10
 
@@ -51,7 +49,8 @@ def run() -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             files, refused = files_of({"ResNet-56": original, **networks}, task, runtime, Path(folder))
             rows += [row(f"{runtime.name()}: {name} is refused", None, "x", why=why) for name, why in refused.items()]
-            rows += time_rows(files, task, runtime) + score_rows(files, task, runtime, original)
+            scored = {name: file for name, file in files.items() if not name.endswith(EVERYTHING)}
+            rows += time_rows(files, task, runtime) + score_rows(scored, task, runtime, original)
     return rows
 
 
@@ -105,19 +104,4 @@ def time_rows(files: dict[str, Path], task: Task, runtime: Runtime) -> list[dict
                 value = float(np.median(means[rival] / means[f"{name}, {STAGES}"]))
                 bar = OVER_EVERYTHING if rival.endswith(EVERYTHING) else None
                 rows.append(row(f"{runtime.name()}: {name}, stages over {rival}", value, "x", bar, "higher"))
-    return rows
-
-
-def score_rows(files: dict[str, Path], task: Task, runtime: Runtime, original: nn.Module) -> list[dict[str, Any]]:
-    """The score of each file on the test pictures."""
-    alone = scores(original, task.test, task.metric)
-    rows = []
-    for name, file in files.items():
-        if name.endswith(EVERYTHING):
-            continue
-        found = scores(Running(runtime.load(file, 1)), task.test, task.metric)
-        change = paired_interval(alone, found, 100.0)
-        bar = LEAST_SCORE if "cascade" in name else None
-        what = f"{runtime.name()}: accuracy of {name} (95 % interval of the change {change.low:+.2f} to {change.high:+.2f})"
-        rows.append(row(what, change.compressed, "%", bar, "higher"))
     return rows

@@ -6,17 +6,17 @@ The rivals are plain: one of about as many parameters, one of as many multiply-a
 """
 
 import math
-from collections.abc import Sequence
 from functools import cache
 from statistics import mean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from bench.result import row
 from bench.taught import Run, run_of
+from bench.transferred_nets import Vgg
 from cortado.methods.transfer.rotate import TransferRotate
 from cortado.network.profile.profile import profile
 from cortado.network.view import View
@@ -29,31 +29,11 @@ from cortado.training.training import Training
 
 SEEDS = [0, 1]
 TRAIN, VALIDATION = 12_000, 2_000
-WIDTHS = (32, 32, 64, 64, 64)
+WIDTHS, POOLED = (32, 32, 64, 64, 64), (0, 2)
 TURNED, SAME_PARAMETERS, SAME_COST = "turned (p4)", "plain, as many parameters", "plain, as many multiply-adds"
 NETS = {TURNED: WIDTHS, SAME_PARAMETERS: [width // 2 for width in WIDTHS], SAME_COST: WIDTHS}
 HOW = Training(epochs=8.0, lr=0.05, optimizer="sgd", decay=5e-4, warmup=0.05, batch=64, precision="bfloat16")
 SHARE, ERROR, EQUIVARIANCE = 0.6, 3.0, 1e-5
-
-
-class Digits(nn.Module):
-    """Five 3 x 3 convolutions with batch norms, two max pools, the mean over places: (N, 1, 28, 28) to (N, 10)."""
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        sizes = list(zip((1, *widths[:-1]), widths, strict=True))
-        self.convs = nn.ModuleList(nn.Conv2d(one, two, 3, padding=1, bias=False) for one, two in sizes)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
-        self.pool = nn.MaxPool2d(2)
-        self.linear = nn.Linear(widths[-1], 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        activation = images
-        for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            activation = torch.relu(norm(conv(activation)))
-            if place in (0, 2):
-                activation = self.pool(activation)
-        return self.linear(activation.mean((2, 3)))
 
 
 def turned(data: Data, count: int, seed: int) -> Data:
@@ -82,7 +62,7 @@ def untrained(name: str, seed: int) -> nn.Module:
     """Return a network with the fresh weights of its seed."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        network: nn.Module = Digits(NETS[name])
+        network: nn.Module = Vgg(NETS[name], 1, POOLED)
     if name == TURNED:
         view = View(network, network, task().example)
         TransferRotate(start="fresh").apply(view, task())

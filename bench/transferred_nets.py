@@ -35,14 +35,15 @@ NETS: dict[str, tuple[float, str]] = {
 
 
 class Vgg(nn.Module):
-    """Six 3 x 3 convolutions with batch norms, three max pools, the mean over places, and a linear layer.
+    """3 x 3 convolutions with batch norms, max pools behind those at the places `pooled`, the mean over places, a linear layer.
 
-    Pictures (N, 3, 32, 32) to logits (N, 10).
+    Pictures (N, `channels`, H, W) to logits (N, 10).
     """
 
-    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS, channels: int = 3, pooled: Sequence[int] = POOLED) -> None:
         super().__init__()
-        sizes = list(zip((3, *widths[:-1]), widths, strict=True))
+        self.pooled = tuple(pooled)
+        sizes = list(zip((channels, *widths[:-1]), widths, strict=True))
         self.convs = nn.ModuleList(nn.Conv2d(one, two, 3, padding=1, bias=False) for one, two in sizes)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.pool = nn.MaxPool2d(2)
@@ -52,7 +53,7 @@ class Vgg(nn.Module):
         activation = images
         for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             activation = torch.relu(norm(conv(activation)))
-            if place in POOLED:
+            if place in self.pooled:
                 activation = self.pool(activation)
         return self.linear(activation.mean((2, 3)))
 

@@ -29,7 +29,8 @@ from cortado.commands.searching import search_command
 def main() -> None:
     """Compress trained PyTorch networks and measure the result.
 
-    JOB is a YAML file, or package.module:maker, a function that returns a network and a Task.
+    JOB is a YAML file, or a Python file whose function `job` returns a network and a Task: file.py, or
+    file.py:maker and package.module:maker for a function of another name.
     """
     sys.path.insert(0, str(Path.cwd()))
 

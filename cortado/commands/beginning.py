@@ -30,7 +30,7 @@ def check_command(job: str) -> None:
 
 
 @click.command("init")
-@click.option("--network", help="package.module:maker, a built-in name, or an ONNX file.")
+@click.option("--network", help="file.py:maker, package.module:maker, a built-in name, or an ONNX file.")
 @click.option("--weights", help="A file or folder of its weights: .safetensors, .npz, .pt, .pth, .ckpt.")
 @click.option(
     "--data", help="A folder of pictures, one folder for each class; a built-in task; or package.module:maker."

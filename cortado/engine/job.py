@@ -1,4 +1,4 @@
-"""Job: a network, a task and the original weights, from package.module:maker or a YAML file."""
+"""Job: a network, a task and the original weights, from a Python file, package.module:maker or a YAML file."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from cortado.file.whole import make_folder, write_whole
 from cortado.knobs.open_values import open_names
 from cortado.methods.method import Method
 from cortado.nets.checkpoint import load_weights
-from cortado.nets.named import ONNX, call_maker, check_keys, named_network
+from cortado.nets.named import ONNX, SOURCE, call_maker, check_keys, named_network
 from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.running.brought import accept
@@ -31,6 +31,8 @@ from cortado.task.measure import check_stated
 from cortado.task.task import Task
 from cortado.tasks.catalog import built_in
 
+MAKER = "job"
+"""The function of a Python file that returns network and task."""
 ORIGINAL = "original_{}.safetensors"
 """File name of the original network's weights in a run's folder, by the job's mark."""
 
@@ -152,17 +154,18 @@ def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def read_job(source: str, seed: int | None = None) -> Job:
-    """Read a job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
+    """Read a job from a Python file, a YAML file, "package.module:maker" or a bundle's folder.
 
-    A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/,
+    A maker returns a Job or a pair (network, task); in file.py it is `job`, unless file.py:maker names another. Keys of a file: network (a name of nets/,
     package.module:maker, or an .onnx file), options, weights, task (built in, or package.module:maker),
-    task_options, train, recipe, limits, seed, score, forms, members.
+    task_options, train, recipe, limits, seed, score, forms, members. Raises BadRecipe, BadNetwork, BadTask.
     """
     if source.endswith((".yaml", ".yml")):
         return job_of_file(Path(source), seed)
     if Path(source).is_dir():
         return job_of_bundle(Path(source), seed)
-    made = call_maker(source, "job", way_out="Write package.module:maker or a .yaml file.")
+    maker = f"{source}:{MAKER}" if source.endswith(SOURCE) else source
+    made = call_maker(maker, "job", way_out=f"Write a .yaml file, package.module:maker, or a .py file with {MAKER}().")
     if isinstance(made, Job):
         return made if made.text else dataclasses.replace(made, text={"job": source})
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and isinstance(made[1], Task):

@@ -1,11 +1,14 @@
-"""Named: a network as jobs, teachers and students name it: built in, package.module:maker, an ONNX file; options, weights."""
+"""Named: a network as jobs, teachers and students name it: built in, package.module:maker, file.py:maker, an ONNX file."""
 
 import copy
 import importlib
+import importlib.util
 import inspect
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -19,7 +22,9 @@ KEYS = ("network", "options", "weights")
 """What a network's mapping may hold."""
 ONNX = ".onnx"
 """The suffix of a file that is a network."""
-MAKER = "Write package.module:maker."
+SOURCE = ".py"
+"""The suffix of a file with makers."""
+MAKER = "Write package.module:maker, or file.py:maker."
 
 
 def named_network(
@@ -105,12 +110,39 @@ def call_maker(name: str, where: str, options: Mapping[str, Any] | None = None, 
 
 
 def loaded_maker(name: str, where: str, way_out: str) -> Any:
-    """Return what package.module:maker names.  Raises BadRecipe, with the `way_out`."""
-    module_name, _, maker_name = name.partition(":")
+    """Return what package.module:maker or file.py:maker names.  Raises BadRecipe, with the `way_out`."""
+    module_name, _, maker_name = name.rpartition(":")
     try:
-        return getattr(importlib.import_module(module_name), maker_name)
+        module = (
+            module_in(Path(module_name), where)
+            if module_name.endswith(SOURCE)
+            else importlib.import_module(module_name)
+        )
+        return getattr(module, maker_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadRecipe(f"{where}: {name!r} cannot be loaded ({error}). {way_out}") from error
+
+
+def module_in(path: Path, where: str) -> ModuleType:
+    """Return the module in a file, run once in a process; it may import its neighbours.  Raises BadRecipe."""
+    if not path.is_file():
+        raise BadRecipe(f"{where}: there is no file {path}. Check the path; it starts at the folder you are in.")
+    path = path.resolve()
+    name = f"{path.stem} in {path.parent}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "the suffix is that of a source file"
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        with in_own_code(BadRecipe, f"{where}: {path.name}", "Mend it, and check it with python."):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def made_by(maker: Any, name: str, where: str, options: Mapping[str, Any]) -> Any:

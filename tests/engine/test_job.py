@@ -1,5 +1,7 @@
 """Jobs: a network, a task and how to begin, from Python or YAML."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,20 @@ def test_trained_network_lies_in_memory_as_the_one_read_again(tmp_path):
     first, again = job.original(NET.task(), tmp_path), job.original(NET.task(), tmp_path)
     pairs = zip(first.parameters(), again.parameters(), strict=True)
     assert all(one.stride() == other.stride() for one, other in pairs)
+
+
+def test_python_file_is_a_job_and_its_bundle_is_verified_in_a_fresh_process(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import cortado\nfrom cortado.tasks.digits import task\nfrom cortado.nets.digits import digits_net\n\n\n"
+        "def job():\n    import torch\n    torch.manual_seed(3)\n    return digits_net().eval(), task()\n"
+    )
+    job = read_job(f"{tmp_path}/mine.py")
+    assert isinstance(job.make(), nn.Module) and job.make_task().name == "digits"
+    words, out = [sys.executable, "-c", "from cortado.cli import main; main()"], str(tmp_path / "run")
+    compress = ["compress", f"{tmp_path}/mine.py", "--recipe", "quantize/weights bits=8", "--out", out]
+    for more in (compress, ["verify", out]):
+        done = subprocess.run([*words, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*.yaml"))

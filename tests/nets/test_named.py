@@ -61,3 +61,31 @@ def test_options_are_the_makers_arguments():
 def test_what_names_no_network_is_refused_in_words(named, kind, says):
     with pytest.raises(kind, match=says):
         named_network(named, "teacher")
+
+
+def test_maker_of_a_file_may_import_what_lies_beside_it(tmp_path):
+    """The folder is not the one that Python was started in, and a file is run once."""
+    (tmp_path / "beside_it.py").write_text("WIDTH = 7\n")
+    (tmp_path / "own_net.py").write_text(
+        "from torch import nn\nfrom beside_it import WIDTH\n\n\nclass Net(nn.Linear):\n"
+        "    def __init__(self):\n        super().__init__(WIDTH, 2)\n"
+    )
+    made = [named_network(f"{tmp_path}/own_net.py:Net", "job") for _ in range(2)]
+    assert made[0].in_features == 7 and type(made[0]) is type(made[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "says"),
+    [
+        (None, "net.py:Net", "teacher: there is no file .*net.py. Check the path"),
+        ("class Net: pass", "net.py:Not", "'.*net.py:Not' cannot be loaded .*file.py:maker"),
+        ("class Net(", "net.py:Net", "teacher: net.py raised SyntaxError"),
+        ("1 / 0", "net.py:Net", "teacher: net.py raised ZeroDivisionError"),
+    ],
+)
+def test_file_without_the_maker_is_refused(tmp_path, text, named, says):
+    if text is not None:
+        (tmp_path / "net.py").write_text(text)
+    for _ in range(2):
+        with pytest.raises(BadRecipe, match=says):
+            named_network(f"{tmp_path}/{named}", "teacher")

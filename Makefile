@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench docs site clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cortado needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -31,5 +31,9 @@ bench: $(VENV)/installed
 docs: $(VENV)/installed
 	$(RUN) -m bench docs
 
+site: $(VENV)/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[site]'
+	$(VENV)/bin/mkdocs build --quiet --strict
+
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) demo runs site

@@ -91,7 +91,7 @@ Terms = Mapping[str, Tensor]
 class Player:
     """Who learns against the network, such as a critic: modules with an optimizer, a loss and a rhythm of their own.
 
-    >>> cortado.Player(("critic",), lambda step: {"critic": step.modules["critic"](step.outputs).mean()}, every=2).every
+    >>> cortado.Player(("critic",), lambda step: {"critic": (step.modules["critic"])(step.outputs).mean()}, every=2).every
     2
 
     `modules` names some of the objective's. `terms(step)` is minimised over their parameters alone, on detached outputs and

@@ -17,6 +17,7 @@ from cortado.engine.recipe import with_files_of_weights
 from cortado.errors import BadFile, BadValue
 from cortado.file.artifact import Original, encode
 from cortado.file.whole import check_writable, make_folder, write_whole
+from cortado.nets.named import ONNX
 from cortado.parts.forms.attach import part_kinds
 from cortado.report.pages.html import report_html
 from cortado.report.pages.terminal import report_text
@@ -79,6 +80,7 @@ def write_bundle(
     make_folder(folder)
     (folder / SUMS).unlink(missing_ok=True)
     files = runtime_files(folder, network, runtimes, task, exported)
+    job, brought = with_network_beside(folder, job)
     bodies = {
         FILE: encode(network, original) if body is None else body,
         "report.json": report.as_json().encode(),
@@ -93,7 +95,7 @@ def write_bundle(
         write_whole(folder / name, body)
     sums = [f"{hashlib.sha256(body).hexdigest()}  {name}" for name, body in bodies.items()]
     kept = sorted(folder.glob(ORIGINAL.format("*")))
-    sums += [f"{sum_of(path)}  {path.relative_to(folder).as_posix()}" for path in (*files, *kept)]
+    sums += [f"{sum_of(path)}  {path.relative_to(folder).as_posix()}" for path in (*brought, *files, *kept)]
     write_whole(folder / SUMS, ("\n".join(sums) + "\n").encode())
     if exported is not None:
         # Only after everything is written, so that a bundle can be retried after a full disk.
@@ -104,6 +106,19 @@ def write_bundle(
 def recipe_in(folder: Path, recipe: dict[str, Any]) -> Any:
     """Return a recipe whose files of weights are relative to the bundle, as in any recipe file."""
     return with_files_of_weights(recipe, lambda weights: os.path.relpath(weights, folder))
+
+
+def with_network_beside(folder: Path, job: dict[str, Any]) -> tuple[dict[str, Any], list[Path]]:
+    """Copy the job's network into the bundle if it is an ONNX file; return the job that names the copy, and the copy."""
+    source = Path(str(job.get("network", "")))
+    if source.suffix != ONNX:
+        return job, []
+    if not source.is_file():
+        raise BadFile(f"bundle: the network {source} is missing, so the bundle cannot have it. Restore the file.")
+    copy = folder / source.name
+    if not (copy.exists() and copy.samefile(source)):
+        write_whole(copy, source.read_bytes())
+    return {**job, "network": source.name}, [copy]
 
 
 def with_forms(job: dict[str, Any], network: nn.Module) -> dict[str, Any]:

@@ -142,8 +142,10 @@ class Job:
         return folder / ORIGINAL.format(self.mark(task))
 
     def mark(self, task: Task) -> str:
-        """Return a hash of the job's text and its seed."""
+        """Return a hash of the job's text and its seed; of an ONNX file the name, as a bundle has a copy."""
         text = {key: value for key, value in self.text.items() if key not in ("score", "forms", "members")}
+        if str(text.get("network", "")).endswith(ONNX):
+            text["network"] = Path(text["network"]).name
         data = json.dumps([text, self.training, task.name, task.seed], sort_keys=True, default=str)
         return blake2b(data.encode(), digest_size=6).hexdigest()
 
@@ -156,9 +158,10 @@ def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 def read_job(source: str, seed: int | None = None) -> Job:
     """Read a job from a Python file, a YAML file, "package.module:maker" or a bundle's folder.
 
-    A maker returns a Job or a pair (network, task); in file.py it is `job`, unless file.py:maker names another. Keys of a file: network (a name of nets/,
-    package.module:maker, or an .onnx file), options, weights, task (built in, or package.module:maker),
-    task_options, train, recipe, limits, seed, score, forms, members. Raises BadRecipe, BadNetwork, BadTask.
+    A maker returns a Job or a pair (network, task); in file.py it is `job`, unless file.py:maker names another. Keys of a
+    file: network (a name of nets/, package.module:maker, or an .onnx file), options, weights, task (built in, or
+    package.module:maker), task_options, train, recipe, limits, seed, score, forms, members. Raises BadRecipe, BadNetwork,
+    BadTask.
     """
     if source.endswith((".yaml", ".yml")):
         return job_of_file(Path(source), seed)
@@ -196,7 +199,6 @@ def job_of_file(path: Path, seed: int | None) -> Job:
     data = with_flat_network(data)
     check_sorts(data)
     if data["network"].endswith(ONNX):
-        # A bundle's job.yaml stands elsewhere.
         data["network"] = str((path.parent / data["network"]).resolve())
     number = seed if seed is not None else data.get("seed", 0)
     options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})

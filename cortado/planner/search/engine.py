@@ -48,7 +48,7 @@ class Engine:
     @classmethod
     def of(cls, network: nn.Module, task: Task, minimise: str, options: RunOptions) -> "Engine":
         """Return the engine for a goal.  Raises BadValue for invalid limits, BadTask for overlapping data."""
-        read = options.check_score(task.metric).limits
+        read = options.check_task(task).limits
         if minimise not in MINIMISE:
             raise BadValue(f"search: minimise must be one of {', '.join(MINIMISE)}, got {minimise!r}.")
         if options.folder is None:
@@ -152,11 +152,14 @@ class Engine:
             trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, timed=self.timed,
             file_bytes=self.file_bytes(made), multiply_adds=self.multiply_adds(made),
         )  # fmt: skip
+        narrow = []
         for limit in self.wanted.limits:
-            over, error = self.wanted.excess(limit, trial, report.test)
+            compared = report.shifts[limit.shift] if limit.shift else report.test
+            over, error = self.wanted.excess(limit, trial, compared)
             trial = replace(trial, over={**trial.over, limit.text: over}, error=max(error, trial.error))
-            if limit.what == "score":
-                trial = replace(trial, narrowly=0 < over * max(abs(report.test.original), 1e-9) <= error)
+            if limit.what == "score" and 0 < over * max(abs(compared.original), 1e-9) <= error:
+                narrow.append(limit.text)
+        trial = replace(trial, narrowly=bool(narrow) and trial.missed == narrow)
         share = trial.size_bytes / report.original_bytes
         return replace(trial, reward=reward_of(trial, share, report.test.original, self.wanted.sign))
 

@@ -35,6 +35,7 @@ from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 from cortado.runtimes.runtime import Runtime
 from cortado.task.limits import MULTIPLY_ADDS
+from cortado.task.shifts import shifts_in
 from cortado.task.task import Task
 
 MOST_EPOCHS = 20.0
@@ -190,10 +191,10 @@ class GoalSearch:
     def proposals(self) -> tuple[Proposals, float]:
         """Return the source of proposals and the seconds of an epoch; earlier measurements are reused, and their time counts."""
         engine, seconds = self.engine, self.seconds if self.wanted.time_counts else 0.0
-        network, task, shown = engine.network, engine.task, engine.progress
+        network, task, shown, shifts = engine.network, engine.task, engine.progress, shifts_in(self.wanted.limits)
         memory = Memory(
             engine.folder,
-            mark_of(network, task, CANDIDATE_RECIPES, cuts_for(engine.runtime, engine.threads), self.tail),
+            mark_of(network, task, CANDIDATE_RECIPES, cuts_for(engine.runtime, engine.threads), self.tail, shifts),
         )
         explorer = Explorer(network, task, engine.watch, self.tail)
         shapes = memory.made(
@@ -205,7 +206,7 @@ class GoalSearch:
             curve = memory.made(
                 "curve",
                 SizeAccuracyCurve,
-                lambda: size_accuracy_curve(network, network, task, progress=shown, time_limit=share),
+                lambda: size_accuracy_curve(network, network, task, progress=shown, time_limit=share, shifts=shifts),
                 self.seconds,
             )
             remember(curve, network, task)

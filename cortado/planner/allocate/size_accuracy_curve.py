@@ -33,6 +33,8 @@ from cortado.task.task import Task
 VALIDATION_SAMPLES = 1_000
 FEWEST_SAMPLES, SCORING = 64, 0.05
 """Validation samples of a slow network under a time limit: as many as take this share of it, but no fewer."""
+MATCHING = 0.03
+"""Share of a time limit for one pass over the samples that match a plan's moments."""
 MEASURED_AT = (0.01, 0.05, 0.25, 1.0)
 """Predicted KL (nats) of the plans to measure, the smallest plan below each; scaled down if the smallest plan of all costs
 less than the last one."""
@@ -195,16 +197,21 @@ def size_accuracy_curve(
         sign,
         shifted=shifted,
     )
+    images, took = deadline.samples(MatchMoments().images, MATCHING), 0.0
     for some in (predicted_kls, *([predicted_kl] for predicted_kl in FURTHER)):
         plans, made = plans_at(found, some), list[nn.Module]()
         with shown.bar("measured plans", len(plans)) as bar:
-            while len(made) < len(plans) and not deadline.over():
-                made.append(planned(plans[len(made)], network, original, task))
+            while len(made) < len(plans) and not deadline.over(
+                ahead=took + (len(made) + 2) * len(data) * deadline.each
+            ):
+                begun = deadline.spent
+                made.append(planned(plans[len(made)], network, original, task, images))
+                took = deadline.spent - begun
                 bar.advance()
         if len(made) < len(plans):
             deadline.left_out.append(f"{len(plans) - len(made)} of {len(plans)} plans to measure")
         found = found.with_measured(*measured_plans(plans[: len(made)], made, original, task, data, shifts))
-        if any(sign * one.score < sign * found.score for one in found.measured) or deadline.over():
+        if any(sign * one.score < sign * found.score for one in found.measured) or len(made) < len(plans):
             break
     return replace(found, left_out=tuple(deadline.left_out), samples=len(data), bound=deadline.bound)
 
@@ -265,9 +272,11 @@ def seconds_a_sample(network: nn.Module, task: Task) -> float:
     return (time.perf_counter() - begun) / 2
 
 
-def planned(plan: Plan, network: nn.Module, original: nn.Module, task: Task) -> nn.Module:
-    """Return a copy of `network` with the plan applied and its moments matched to the network's."""
+def planned(
+    plan: Plan, network: nn.Module, original: nn.Module, task: Task, images: int = MatchMoments().images
+) -> nn.Module:
+    """Return a copy of `network` with the plan applied and its moments matched to the network's on so many samples."""
     state = start(copy.deepcopy(network), original, task.example)
     for stage in plan.recipe().stages:
         state = apply_stage(stage, state, task, match_moments=False, check=False)
-    return apply_stage(MatchMoments(), replace(state, reference=network), task).network
+    return apply_stage(MatchMoments(images=images), replace(state, reference=network), task).network

@@ -1,5 +1,6 @@
 """Engine: runs each trial of a search in its own folder, scores it on validation data, and picks the best at the end."""
 
+import logging
 import math
 import tempfile
 import time
@@ -33,6 +34,8 @@ from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.disjoint import check_disjoint
 from cortado.task.limits import MULTIPLY_ADDS
 from cortado.task.task import Task
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -129,6 +132,7 @@ class Engine:
             trial = replace(trial, failed=str(error))
         trial = replace(trial, seconds=max(time.perf_counter() - start, before.seconds))
         note(folder, trial)
+        LOG.info("trial %d (%s) %s", trial.number, trial.text(), trial.outcome_text(self.wanted.metric_unit))
         return trial, made
 
     def file_bytes(self, made: nn.Module) -> int | None:

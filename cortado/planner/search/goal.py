@@ -43,8 +43,8 @@ RECOVERY_SHARE = 0.3
 """Share of the time for finetuning one trial."""
 EXPLORE_SHARE = 0.2
 """Share of the time for measuring cuts."""
-CURVE_SHARE = 1 / 3
-"""Largest share of the time for the size-accuracy curve."""
+FORECAST_SHARE = 1 / 3
+"""Largest share of the time for all measuring before the first proposal: cuts, and the size-accuracy curve."""
 
 
 def reach(
@@ -196,13 +196,14 @@ class GoalSearch:
             engine.folder,
             mark_of(network, task, CANDIDATE_RECIPES, cuts_for(engine.runtime, engine.threads), self.tail, shifts),
         )
-        explorer = Explorer(network, task, engine.watch, self.tail)
+        explorer, begun = Explorer(network, task, engine.watch, self.tail), Deadline()
         shapes = memory.made(
             "shapes", Shapes, lambda: explorer.explored(seconds=EXPLORE_SHARE * self.seconds, progress=shown), seconds
         )
         curve = None
         if self.wanted.bytes_count:
-            share = CURVE_SHARE * self.seconds
+            # However late a cut was measured, the curve has its first recipe.
+            share = max(1e-9, FORECAST_SHARE * self.seconds - begun.spent)
             curve = memory.made(
                 "curve",
                 SizeAccuracyCurve,

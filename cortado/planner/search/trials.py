@@ -98,6 +98,14 @@ class Trial:
             )
         return f"{self.shape or 'no cut'}, {f'{self.epochs:g} epochs' if self.trained else 'untrained'}"
 
+    def outcome_text(self, unit: str) -> str:
+        """Return what came of it, for the log: "12.3 KB, 91.20 %, limits met"."""
+        if not self.done:
+            return f"refused: {self.failed}"
+        taken = "" if self.latency_ms is None else f", {units.time_text(self.latency_ms)}"
+        score = f"{self.score:.2f} {unit}".rstrip()
+        return f"{units.size_text(self.size_bytes)}{taken}, {score} on validation data, limits {self.kept_text()}"
+
     def kept_text(self) -> str:
         """Return "met", "missed", or that the score is within its standard error."""
         if self.keeps_narrowly:

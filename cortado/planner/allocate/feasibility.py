@@ -40,13 +40,17 @@ IDLE = {
 
 @dataclass(frozen=True)
 class Feasibility:
-    """The expected loss at several file sizes, and for `limits`; `original_bytes` are those of the float network."""
+    """The expected loss at several file sizes, and for `limits`; `original_bytes` are those of the float network.
+
+    `note` says what was noticed of the validation data, "" for nothing.
+    """
 
     size_accuracy_curve: SizeAccuracyCurve
     original_bytes: int
     metric_name: str
     metric_unit: str
     limits: tuple[Limit, ...] = ()
+    note: str = ""
 
     def rows(self) -> list[Expected]:
         """Return ROWS mixes from the largest to the smallest, with sizes in even ratios."""
@@ -118,7 +122,7 @@ class Feasibility:
 
     def text(self) -> str:
         """Return the whole report as text."""
-        parts = [self.table(), self.limits_text(), self.families_text(), self.methods_text()]
+        parts = [self.note, self.table(), self.limits_text(), self.families_text(), self.methods_text()]
         return "\n\n".join(part for part in parts if part)
 
     def table(self) -> str:

@@ -32,6 +32,7 @@ from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.disjoint import check_disjoint
+from cortado.task.known_data import judged_as_new
 from cortado.task.limits import MULTIPLY_ADDS
 from cortado.task.task import Task
 
@@ -40,13 +41,17 @@ LOG = logging.getLogger(__name__)
 
 @dataclass
 class Engine:
-    """Runs the trials of one search in `folder`; `task` caches the candidates found on the way."""
+    """Runs the trials of one search in `folder`; `task` caches the candidates found on the way.
+
+    `note` says what was noticed of the validation data, "" for nothing.
+    """
 
     network: nn.Module
     task: RememberingTask
     wanted: SearchGoal
     folder: Path
     options: RunOptions
+    note: str = ""
 
     @classmethod
     def of(cls, network: nn.Module, task: Task, minimise: str, options: RunOptions) -> "Engine":
@@ -61,7 +66,10 @@ class Engine:
         if wanted.time_counts and not made.runtime:
             raise BadValue("search: latency needs a runtime. Name one: --measure-in onnxruntime.")
         check_disjoint(task)
-        return made
+        judged = judged_as_new(made.network, task)
+        if judged.note:
+            LOG.warning(judged.note)
+        return replace(made, task=RememberingTask.of(judged.task), note=judged.note)
 
     @property
     def progress(self) -> Progress:
@@ -200,9 +208,10 @@ class Engine:
         options = replace(self.options, folder=self.folder_of(best.number), resume=True)
         made = compress_within(self.network, self.task, best.recipe, options)
         advice = advice or ("" if made.report.met else self.wanted.advice(best, trials))
-        report = replace(made.report, front=tuple(tried(one, one is best) for one in trials if one.done))
-        made = replace(made, report=report)
-        return SearchResult(made, tuple(trials), self.wanted.front(trials), best, advice)
+        notes = (self.note,) if self.note else ()
+        front = tuple(tried(one, one is best) for one in trials if one.done)
+        report = replace(made.report, front=front, warnings=(*notes, *made.report.warnings))
+        return SearchResult(replace(made, report=report), tuple(trials), self.wanted.front(trials), best, advice, notes)
 
 
 def refusals(trial: Trial) -> tuple[type[CortadoError], ...]:

@@ -100,7 +100,7 @@ def reach_within(
         )
     found = engine.result(search.trials, search.slower(engine.wanted.best(search.trials)))
     note = search.cascades.note(search.trials)
-    return replace(found, notes=(note,) if note else ())
+    return replace(found, notes=(*found.notes, *([note] if note else [])))
 
 
 def check_goal(kinds: set[str], minimise: str, runtimes: Sequence[Runtime]) -> None:

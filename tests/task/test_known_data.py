@@ -54,7 +54,9 @@ def test_known_data_are_replaced_by_copies_with_the_loss_of_new_data(kind):
     given = task(kind)
     net = learned(given)
     judged = judged_as_new(net, given)
-    new, before, after = (mean_loss(net, data, given).mean for data in (given.test, given.validation, judged.task.validation))
+    new, before, after = (
+        mean_loss(net, data, given).mean for data in (given.test, given.validation, judged.task.validation)
+    )
     assert before < 0.1 * new and after == pytest.approx(new, rel=0.1)
     assert "know the validation data by heart" in judged.note and f"its loss is {after:.3g}" in judged.note
     assert torch.equal(judged.task.validation.targets, given.validation.targets)

@@ -20,7 +20,7 @@ from cortado.methods.match_moments import MatchMoments, matmul_hooks, norm_hooks
 from cortado.nets.resnet import resnet_20
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
-from cortado.planner.allocate.size_accuracy_curve import mean_divergences
+from cortado.planner.allocate.measured_plans import mean_divergences
 from cortado.task.task import Task
 from cortado.tasks import cifar10, imagenet
 

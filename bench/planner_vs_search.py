@@ -21,14 +21,9 @@ from bench.networks import trained
 from bench.result import row
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.compare.divergence import divergence_for
+from cortado.planner.allocate.measured_plans import mean_divergences
 from cortado.planner.allocate.plan import Plan
-from cortado.planner.allocate.size_accuracy_curve import (
-    SizeAccuracyCurve,
-    chosen,
-    mean_divergences,
-    planned,
-    size_accuracy_curve,
-)
+from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, chosen, planned, size_accuracy_curve
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.checks import (
     DOMINATED,

@@ -37,14 +37,9 @@ from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.form import Form
+from cortado.planner.allocate.measured_plans import mean_divergences
 from cortado.planner.allocate.plan import Plan
-from cortado.planner.allocate.size_accuracy_curve import (
-    MEASURED_AT,
-    SizeAccuracyCurve,
-    mean_divergences,
-    planned,
-    size_accuracy_curve,
-)
+from cortado.planner.allocate.size_accuracy_curve import MEASURED_AT, SizeAccuracyCurve, planned, size_accuracy_curve
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task

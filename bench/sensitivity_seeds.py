@@ -18,8 +18,9 @@ from bench.result import row
 from cortado.nets.resnet import resnet_20
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
+from cortado.planner.allocate.measured_plans import mean_divergences
 from cortado.planner.allocate.plan import plan_for
-from cortado.planner.allocate.size_accuracy_curve import mean_divergences, planned
+from cortado.planner.allocate.size_accuracy_curve import planned
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import Choices, every_candidate, undominated
 from cortado.planner.sensitivity.sensitivity import sensitivities

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 from cortado.blame.blame import blame
+from cortado.engine.compared_recipes import compare_recipes
 from cortado.engine.compress import compress
 from cortado.engine.job import Job
 from cortado.engine.recipe import Recipe
@@ -45,8 +46,8 @@ from cortado.training.objectives.objective import Objective, Player, Taps, Train
 __all__ = [
     "Boxes", "Classes", "CortadoError", "Data", "Detected", "Form", "Importance", "Job", "Method", "Metric", "Move", "Numbers",
     "Objective", "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
-    "bench", "blame", "check_stated", "compare", "compress", "export", "inspect", "kept_gain", "knob", "load", "load_onnx",
-    "plan", "profile", "save", "search", "verify",
+    "bench", "blame", "check_stated", "compare", "compare_recipes", "compress", "export", "inspect", "kept_gain", "knob", "load",
+    "load_onnx", "plan", "profile", "save", "search", "verify",
 ]  # fmt: skip
 __version__ = "0.2.0.dev0"
 

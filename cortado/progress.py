@@ -46,12 +46,12 @@ def quiet() -> Progress:
 
 
 def times_text(elapsed: float | None, left: float | None) -> str:
-    """Return "elapsed 0:02:02, left 0:00:40" for two times in seconds; "-:--:--" stands for an unknown one."""
+    """Return "left 0:00:40, elapsed 0:02:02" for two times in seconds; "-:--:--" stands for an unknown one."""
     texts = []
     for seconds in (elapsed, left):
         minutes = 0 if seconds is None else int(seconds) // 60
         texts.append("-:--:--" if seconds is None else f"{minutes // 60}:{minutes % 60:02}:{int(seconds) % 60:02}")
-    return f"elapsed {texts[0]}, left {texts[1]}"
+    return f"left {texts[1]}, elapsed {texts[0]}"
 
 
 class Lines:
@@ -91,7 +91,7 @@ class Terminal:
         from rich import console, progress, table, text
 
         class Times(progress.ProgressColumn):
-            """Elapsed and remaining time."""
+            """Remaining and elapsed time."""
 
             max_refresh = 0.5
 

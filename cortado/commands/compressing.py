@@ -104,7 +104,7 @@ def compress_command(
     )
     try:
         task = replace(made.make_task(), device=device)
-        options.check_score(task.metric)
+        options.check_task(task)
         original = made.trusted(task, Path(out), progress)
         if chosen is not None:
             done = compress_within(original, task, chosen, options)
@@ -172,7 +172,7 @@ def plan_command(
         limits or made.limits, progress=progress, runtimes=[runtime] if runtime else [], threads=threads
     )
     task, wanted, speed = made.make_task(), options.limits, options.speed
-    options.check_score(task.metric)
+    options.check_task(task)
     original = made.trusted(task, None, progress)
     with blaming(accept(original, "plan")):
         feasibility = plan_within(original, task, options, deadline.seconds)

@@ -41,7 +41,7 @@ from cortado.runtimes.speed import with_speed
 from cortado.task.data import Data
 from cortado.task.disjoint import check_disjoint
 from cortado.task.measure import check_calibration, mean_score, reference_score, scores
-from cortado.task.shifts import shifted_copies
+from cortado.task.shifts import shifted_copies, shifts_in
 from cortado.task.task import Task
 
 LOG = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Compressed:
 def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOptions) -> Compressed:
     """Run `compress` with parsed options and return everything it made."""
     brought = accept(network, "compress")
-    options.check_score(task.metric)
+    options.check_task(task)
     run = Run(
         working_copy(network, alias=True).eval(), task, read_recipe(recipe).for_blocks(options.channel_block), options
     )
@@ -192,7 +192,8 @@ class Run:
         original_bytes = sum(value.numel() * value.element_size() for value in self.original.state_dict().values())
         general = (missing_kernels(), RUNS_OVER if runs_over(network) else None)
         layers, drawn = accounts(network, self.bases[-1], self.bodies[-1])
-        lines = lines_of(task, original_bytes, self.rows[-1].size_bytes, compared, options.limits)
+        shifts = shift_scores(self.original, network, task, shifts_in(options.limits))
+        lines = lines_of(task, original_bytes, self.rows[-1].size_bytes, compared, options.limits, shifts)
         lines += limited_costs(self.original, network, task, options.limits)
         if self.bases[-1] is not self.original:
             lines += (parameter_line(self.original, network),)
@@ -203,7 +204,7 @@ class Run:
             warnings=(*self.warnings, *notes_of(self.rows), *filter(None, general)),
             recipe=json_data(self.recipe.as_data()),
             execution=execution_shares(network, (inputs for inputs, _ in task.test.batches(256))),
-            seed=task.seed, environment=environment(), rounded=rounded, shifts=shifted(self.original, network, task),
+            seed=task.seed, environment=environment(), rounded=rounded, shifts=shifts,
         )  # fmt: skip
         own = list(self.used | set(options.forms))
         earlier = [partial(decode, *one, own) for one in zip(self.bodies[:-1], self.bases[:-1], strict=True)]
@@ -291,6 +292,9 @@ def test(original: nn.Module, network: nn.Module, task: Task, data: Data | None 
     return paired_interval(before, after, task.metric.scale)
 
 
-def shifted(original: nn.Module, network: nn.Module, task: Task) -> dict[str, Compared]:
-    """Compare both networks on shifted test pictures; nothing where inputs are no pictures."""
-    return {name: test(original, network, task, data) for name, data in shifted_copies(task.test, task.seed).items()}
+def shift_scores(
+    original: nn.Module, network: nn.Module, task: Task, wanted: Sequence[str] = ()
+) -> dict[str, Compared]:
+    """Compare both networks on shifted test samples, in a trial after the shifts of limits alone, `wanted`."""
+    copies = shifted_copies(task.test, task.seed, wanted, others=not task.trial)
+    return {name: test(original, network, task, data) for name, data in copies}

@@ -8,8 +8,9 @@ from cortado.file.whole import check_writable
 from cortado.parts.part import Part
 from cortado.progress import Progress, quiet
 from cortado.runtimes.speed import Speed, speed_wanted
-from cortado.task.limits import Limit, check_unit, read_limits
-from cortado.task.metric import Metric
+from cortado.task.limits import Limit, check_unit, limit_of_kind, read_limits
+from cortado.task.shifts import check_shifts
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,13 @@ class RunOptions:
         block = max((runtime.channel_block for runtime in speed.runtimes), default=None)
         return cls(read_as, speed, place, resume, progress or quiet(), tuple(forms), block)
 
-    def check_score(self, score: Metric) -> "RunOptions":
-        """Return the options themselves.  Raises BadValue for a limit in another unit than the metric's."""
-        check_unit(self.limits, score)
+    def check_task(self, task: Task) -> "RunOptions":
+        """Return the options themselves.
+
+        Raises BadValue for a limit in another unit than the metric's, or under a shift that does not apply to the data.
+        """
+        check_unit(self.limits, task.metric)
+        check_shifts(self.limits, task)
         return self
 
     @property
@@ -60,4 +65,4 @@ class RunOptions:
 
     def limit(self, what: str) -> Limit | None:
         """Return the limit of a kind ("size", "score", "latency"), or None."""
-        return next((one for one in self.limits if one.what == what), None)
+        return limit_of_kind(self.limits, what)

@@ -7,13 +7,15 @@ from pathlib import Path
 from torch import nn
 
 from cortado.engine.bundle import FILE, check_bundle
-from cortado.engine.compress import test
+from cortado.engine.compress import shift_scores, test
 from cortado.engine.job import read_job
 from cortado.file.artifact import load
 from cortado.machine import processor_name
 from cortado.parts.part import Part
+from cortado.report.pages.bounds import readable
 from cortado.report.pages.words import quantity
 from cortado.report.report import Report, read_report
+from cortado.report.result_lines import shifted_name
 from cortado.runtimes.measured import COMPRESSED, measure
 from cortado.runtimes.runtime import Running, installed
 from cortado.table import aligned
@@ -95,15 +97,19 @@ def size_claim(report: Report, file: Path) -> Claim:
 
 
 def score_claims(report: Report, original: nn.Module, small: nn.Module, task: Task) -> list[Claim]:
-    """Return the claims about both networks' scores on the test data, in PyTorch."""
-    before, now = report.test, test(original, small, task)
-    if before is None:
-        return []
-    pairs = (("original", before.original, now.original), ("compressed", before.compressed, now.compressed))
-    return [
-        Claim(f"{task.metric.name}, {what}", task.metric.unit, claimed, found, alike(claimed, found, task.metric.scale))
-        for what, claimed, found in pairs
-    ]
+    """Return the claims about both networks' scores on the test data, and under the shifts of limits, in PyTorch."""
+    limited = [limit.shift for line in report.lines if (limit := readable(line.limit)) is not None and limit.shift]
+    again = shift_scores(original, small, task, limited)
+    names = {"": task.metric.name, **{name: shifted_name(task, name) for name in limited}}
+    claims = []
+    for shift, name in names.items():
+        before, now = (report.shifts[shift], again[shift]) if shift else (report.test, test(original, small, task))
+        pairs = (("original", before.original, now.original), ("compressed", before.compressed, now.compressed))
+        claims += [
+            Claim(f"{name}, {what}", task.metric.unit, claimed, found, alike(claimed, found, task.metric.scale))
+            for what, claimed, found in pairs
+        ]
+    return claims
 
 
 def file_claims(report: Report, folder: Path, task: Task) -> list[Claim]:

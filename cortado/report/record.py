@@ -239,7 +239,7 @@ class Record:
     execution: dict[str, float] = field(default_factory=dict)
     """For each block that decides per sample: the share of test samples that ran what it keeps inside, by path."""
     shifts: dict[str, Compared] = field(default_factory=dict)
-    """Scores on test pictures as they are, and shifted (see task/shifts.py); empty for other inputs."""
+    """Scores on test samples as they are, and shifted (see task/shifts.py); empty for other inputs."""
     front: tuple[Tried, ...] = ()
     """The trials of a search, in order; () for a recipe."""
 

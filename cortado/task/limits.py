@@ -11,7 +11,7 @@ from cortado.task.metric import Metric
 OWNER = r"\w[\w.]*(?::[A-Za-z_]\w*)?"
 PATTERN = re.compile(
     rf"^\s*(size|score|latency|multiply[-_ ]adds)(?:\s+of\s+({OWNER}))?\s*(<=|>=)\s*(.+?)\s*"
-    rf"(?:(?:\bin\s+|@\s*)({OWNER})(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
+    rf"(?:\bunder\s+({OWNER})|(?:\bin\s+|@\s*)({OWNER})(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
 )
 MULTIPLY_ADDS = "multiply_adds"
 KINDS = {"size": "size", "latency": "time", MULTIPLY_ADDS: "count"}
@@ -23,6 +23,7 @@ class Limit:
     """One limit.  `what` is size or file (bytes of the coded file, of a runtime's file, at most), latency (milliseconds at
     batch size 1, at most), multiply_adds (of one sample, at most) or score (at least).
 
+    `shift`: of a score, the shift of task/shifts.py under which the samples are scored, "" for the samples as they are.
     `runtime` is whose file it is, or where latency is measured, "" for the first runtime; `threads` 0 for those of the
     measurement.
     `relative`: relative to the original score. `unit`: "%" if the score was written so.
@@ -35,6 +36,7 @@ class Limit:
     runtime: str = ""
     threads: int = 0
     unit: str = ""
+    shift: str = ""
 
     def kept(self, measured: float, original: float) -> bool:
         """Return whether a measured value is within the limit."""
@@ -45,7 +47,8 @@ class Limit:
 
 def read_limit(text: str) -> Limit:
     """Parse "size <= 100 KB", "size of onnxruntime <= 3 MB", "multiply-adds <= 40 M", "score >= -0.5 %" (with
-    a sign: points against the original network) or "latency <= 3 ms in onnxruntime", also "latency<=3ms@onnxruntime:1thread".
+    a sign: points against the original network), "score >= -1 % under jpeg" or "latency <= 3 ms in onnxruntime", also
+    "latency<=3ms@onnxruntime:1thread".
 
     Raises BadValue for anything else.
     """
@@ -53,9 +56,9 @@ def read_limit(text: str) -> Limit:
     if match is None:
         raise BadValue(
             f'limit: {text!r} is not a limit. Write, for example, "size <= 100 KB", "size of onnxruntime <= 3 MB", '
-            '"score >= -0.5 %", "multiply-adds <= 40 M" or "latency <= 3 ms in onnxruntime".'
+            '"score >= -0.5 %", "score >= -1 % under jpeg", "multiply-adds <= 40 M" or "latency <= 3 ms in onnxruntime".'
         )
-    what, owner, sign, value, runtime, threads = match.groups()
+    what, owner, sign, value, shift, runtime, threads = match.groups()
     what = MULTIPLY_ADDS if what.startswith("multiply") else what
     if owner and what != "size":
         raise BadValue(
@@ -63,6 +66,10 @@ def read_limit(text: str) -> Limit:
         )
     if runtime and what != "latency":
         raise BadValue(f"limit: {text!r} names a runtime, but {what} does not depend on one. Leave it out.")
+    if shift and what != "score":
+        raise BadValue(
+            f"limit: {text!r} names a shift, but {what} does not depend on one. Write score >= -1 % under {shift}."
+        )
     if (what != "score") != (sign == "<="):
         wanted = "score >= ..." if what == "score" else f"{what} <= ..."
         raise BadValue(f"limit: {text!r} has the wrong direction. Write {wanted}.")
@@ -80,7 +87,12 @@ def read_limit(text: str) -> Limit:
         raise BadValue(f"limit: {text!r} has a unit that no score has, got {unit!r}. Write, for example, -0.5 %.")
     if unit == "%" and number > 100:
         raise BadValue(f"limit: {text!r} is above 100 %, which no score reaches. Write, for example, score >= 90 %.")
-    return Limit(text.strip(), "score", number, relative=value.strip()[0] in "+-", unit=unit)
+    return Limit(text.strip(), "score", number, relative=value.strip()[0] in "+-", unit=unit, shift=shift or "")
+
+
+def limit_of_kind(limits: Sequence[Limit], what: str) -> Limit | None:
+    """Return the limit of a kind; of several scores the one on samples as they are, else the first under a shift."""
+    return min((one for one in limits if one.what == what), key=lambda one: bool(one.shift), default=None)
 
 
 def check_unit(limits: Sequence[Limit], score: Metric) -> None:
@@ -96,7 +108,7 @@ def check_unit(limits: Sequence[Limit], score: Metric) -> None:
 def read_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
     """Parse all limits.  Raises BadValue for two of the same kind."""
     limits = tuple(read_limit(text) for text in texts)
-    kinds = [limit.what for limit in limits]
+    kinds = [f"{limit.what} under {limit.shift}" if limit.shift else limit.what for limit in limits]
     for kind in kinds:
         if kinds.count(kind) > 1:
             raise BadValue(f"limit: {kind} is limited twice. Keep one of them.")

@@ -37,6 +37,7 @@ def test_what_cannot_be_meant_is_refused(given, says):
 
 def test_limit_in_another_unit_than_the_score_is_refused():
     options = RunOptions.read(["score >= -0.5 %"])
-    assert options.check_score(BY_NAME["mlp"].task().metric) is options
+    loss = Metric("loss", "nats", lambda outputs, targets: outputs.mean(1), higher_is_better=False)
+    assert options.check_task(BY_NAME["mlp"].task()) is options
     with pytest.raises(BadValue, match="is in %, but the metric of this task"):
-        options.check_score(Metric("loss", "nats", lambda outputs, targets: outputs.mean(1), higher_is_better=False))
+        options.check_task(dataclasses.replace(BY_NAME["mlp"].task(), metric=loss))

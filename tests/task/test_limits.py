@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortado.errors import BadValue
-from cortado.task.limits import read_limit, read_limits
+from cortado.task.limits import limit_of_kind, read_limit, read_limits
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**9))
@@ -55,3 +55,14 @@ def test_size_of_a_runtime_file_is_a_limit_of_its_own():
         read_limits(["size of onnxruntime <= 3 MB", "size of openvino <= 3 MB"])
     with pytest.raises(BadValue, match="Only its file has a size"):
         read_limit("latency of onnxruntime <= 3 ms")
+
+
+def test_score_under_a_shift_is_a_limit_of_its_own():
+    plain, jpeg, own = read_limits(["score >= -1 %", "score >= -2 % under jpeg", "score>=80 under my_shifts:fog"])
+    assert [one.shift for one in (plain, jpeg, own)] == ["", "jpeg", "my_shifts:fog"]
+    assert jpeg.relative and jpeg.value == -2 and not own.relative and own.value == 80
+    assert limit_of_kind([jpeg, plain], "score") is plain and limit_of_kind([jpeg, own], "score") is jpeg
+    with pytest.raises(BadValue, match="score under jpeg is limited twice"):
+        read_limits(["score >= -1 under jpeg", "score >= 90 under jpeg"])
+    with pytest.raises(BadValue, match="names a shift, but size does not depend on one"):
+        read_limit("size <= 1 MB under jpeg")

@@ -7,7 +7,7 @@ from cortado.planner.allocate.allocation import allocate
 from cortado.planner.allocate.size_accuracy_curve import Expected, SizeAccuracyCurve
 from cortado.quantities import size_text
 from cortado.table import aligned
-from cortado.task.limits import Limit
+from cortado.task.limits import Limit, limit_of_kind
 
 ROWS = 7
 HELPS = {
@@ -40,13 +40,17 @@ IDLE = {
 
 @dataclass(frozen=True)
 class Feasibility:
-    """The expected loss at several file sizes, and for `limits`; `original_bytes` are those of the float network."""
+    """The expected loss at several file sizes, and for `limits`; `original_bytes` are those of the float network.
+
+    `note` says what was noticed of the validation data, "" for nothing.
+    """
 
     size_accuracy_curve: SizeAccuracyCurve
     original_bytes: int
     metric_name: str
     metric_unit: str
     limits: tuple[Limit, ...] = ()
+    note: str = ""
 
     def rows(self) -> list[Expected]:
         """Return ROWS mixes from the largest to the smallest, with sizes in even ratios."""
@@ -55,39 +59,41 @@ class Feasibility:
         found = [self.size_accuracy_curve.expected(math.ceil(size)) for size in sizes]
         return [one for one in found if one is not None]
 
-    def smallest(self, lost: float) -> Expected | None:
-        """Return the smallest file with an expected loss of at most `lost` points, by bisection; None if there is none."""
-        low, high = (math.log(size) for size in self.size_accuracy_curve.sizes)
-        best = self.size_accuracy_curve.expected(math.ceil(math.exp(high)))
-        if best is None or best.lost[0] > lost:
+    def smallest(self, lost: float, shift: str = "") -> Expected | None:
+        """Return the smallest file with an expected loss of at most `lost` points, after a shift; None if there is none."""
+        curve = self.size_accuracy_curve
+        low, high = (math.log(size) for size in curve.sizes)
+        best = curve.expected(math.ceil(math.exp(high)))
+        if best is None or curve.lost(best.kl[0], shift) > lost:
             return None
         for _ in range(20):
             middle = (low + high) / 2
-            found = self.size_accuracy_curve.expected(math.exp(middle))
-            if found is not None and found.lost[0] <= lost:
+            found = curve.expected(math.exp(middle))
+            if found is not None and curve.lost(found.kl[0], shift) <= lost:
                 best, high = found, middle
             else:
                 low = middle
         return best
 
     def target(self) -> float:
-        """Return the size limit, else the smallest file within the score limit, else a medium size."""
-        by_what = {limit.what: limit for limit in self.limits}
+        """Return the size limit, else the smallest file within the score limits, else a medium size."""
         least, most = self.size_accuracy_curve.sizes
-        if "size" in by_what:
-            return by_what["size"].value
-        if "score" in by_what:
-            best = self.smallest(max(0.0, self.allowed(by_what["score"])))
-            return most if best is None else best.size_bytes
-        return (least * most) ** 0.5
+        size = limit_of_kind(self.limits, "size")
+        if size is not None:
+            return size.value
+        return (least * most) ** 0.5 if limit_of_kind(self.limits, "score") is None else self.smallest_kept()
+
+    def smallest_kept(self) -> float:
+        """Return the bytes of the smallest file within all score limits; the largest file's if there is none."""
+        scores = [limit for limit in self.limits if limit.what == "score"]
+        found = [self.smallest(max(0.0, self.allowed(limit)), limit.shift) for limit in scores]
+        most = self.size_accuracy_curve.sizes[1]
+        return max((most if best is None else best.size_bytes for best in found), default=most)
 
     def allowed(self, limit: Limit) -> float:
         """Return the points of score that a limit allows to lose."""
-        return (
-            -limit.value
-            if limit.relative
-            else self.size_accuracy_curve.sign * (self.size_accuracy_curve.score - limit.value)
-        )
+        curve = self.size_accuracy_curve
+        return -limit.value if limit.relative else curve.sign * (curve.score_under(limit.shift) - limit.value)
 
     def families(self, size_bytes: float) -> dict[str, float | None]:
         """Return the predicted KL of a file of `size_bytes` by each family of recipes alone and by all; None if too small.
@@ -116,7 +122,7 @@ class Feasibility:
 
     def text(self) -> str:
         """Return the whole report as text."""
-        parts = [self.table(), self.limits_text(), self.families_text(), self.methods_text()]
+        parts = [self.note, self.table(), self.limits_text(), self.families_text(), self.methods_text()]
         return "\n\n".join(part for part in parts if part)
 
     def table(self) -> str:
@@ -174,11 +180,12 @@ class Feasibility:
             lost = f"{found.lost[0]:.2f} {self.metric_unit} lost (up to {found.lost[2]:.2f}) before any training"
             return f"{limit.text}: feasible; {lost}."
         if limit.what == "score":
-            best = self.smallest(self.allowed(limit))
+            best = self.smallest(self.allowed(limit), limit.shift)
             if not self.size_accuracy_curve.measured:
                 return f"{limit.text}: unknown, as no mix was measured."
             if best is None:
-                return f"{limit.text}: not without training; the best mix loses {self.rows()[0].lost[0]:.2f}."
+                lost = self.size_accuracy_curve.lost(self.rows()[0].kl[0], limit.shift)
+                return f"{limit.text}: not without training; the best mix loses {lost:.2f}."
             return f"{limit.text}: the smallest file before any training has about {size_text(best.size_bytes)}."
         measured = "latency is" if limit.what == "latency" else "files of runtimes are"
         return f"{limit.text}: {measured} measured, not predicted: see below."

@@ -14,8 +14,9 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
+from cortado.planner.allocate.measured_plans import mean_divergences
 from cortado.planner.allocate.plan import plan_for
-from cortado.planner.allocate.size_accuracy_curve import chosen, mean_divergences
+from cortado.planner.allocate.size_accuracy_curve import chosen
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import choices_for
 from cortado.quantities import size_text

@@ -4,8 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import nn
@@ -15,26 +14,27 @@ from cortado.errors import BadNetwork
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.methods.match_moments import MatchMoments
-from cortado.network.compare.divergence import divergence_for, output_rows
+from cortado.network.compare.divergence import output_rows
 from cortado.network.graph.trace import device_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
+from cortado.planner.allocate.measured_plans import Measured, measured_plans, shifted_scores
 from cortado.planner.allocate.plan import Plan, plan_for
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import Choices, RememberingTask, choice_key, choices_for
 from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 from cortado.progress import Progress, quiet
 from cortado.running.brought import accept
-from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 from cortado.task.data import Data
-from cortado.task.measure import mean_score, metric_shares, scored_outputs
-from cortado.task.outputs.outputs import Outputs, in_float64
+from cortado.task.measure import mean_score
 from cortado.task.task import Task
 
-VALIDATION_SAMPLES, BATCH = 1_000, 100
+VALIDATION_SAMPLES = 1_000
 FEWEST_SAMPLES, SCORING = 64, 0.05
 """Validation samples of a slow network under a time limit: as many as take this share of it, but no fewer."""
+MATCHING = 0.03
+"""Share of a time limit for one pass over the samples that match a plan's moments."""
 MEASURED_AT = (0.01, 0.05, 0.25, 1.0)
 """Predicted KL (nats) of the plans to measure, the smallest plan below each; scaled down if the smallest plan of all costs
 less than the last one."""
@@ -43,16 +43,6 @@ FURTHER = (4.0, 16.0)
 SPREAD = 1.35
 """Least factor of a prediction error at one standard deviation; larger if the measured plans, each predicted from the
 others, miss by more."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A measured plan: `kl` in nats and `score` on validation data, `size_bytes` of the whole file."""
-
-    plan: Plan
-    kl: float
-    score: float
-    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +73,8 @@ class SizeAccuracyCurve:
     """Whether a time limit decided anything of it."""
     samples: int = VALIDATION_SAMPLES
     """Validation samples used."""
+    shifted: dict[str, float] = field(default_factory=dict)
+    """The original network's scores on these samples after each shift that a limit names."""
 
     @property
     def ratios(self) -> tuple[np.ndarray, np.ndarray]:
@@ -146,17 +138,25 @@ class SizeAccuracyCurve:
             plan.size_bytes + self.rest_bytes, plan, ends, (self.lost(ends[0]), self.lost(ends[1]), self.lost(ends[2]))
         )
 
-    def lost(self, kl: float) -> float:
-        """Return the points of score lost at a KL: linear between measured plans and beyond them, at most the whole score;
-        nan without measured plans."""
-        points = sorted((one.kl, max(0.0, self.sign * (self.score - one.score))) for one in self.measured)
+    def score_under(self, shift: str = "") -> float:
+        """Return the original network's score after a shift, "" for none."""
+        return self.shifted[shift] if shift else self.score
+
+    def lost(self, kl: float, shift: str = "") -> float:
+        """Return the points of score lost at a KL, after a shift: linear between measured plans and beyond them, at most the
+        whole score; nan without measured plans."""
+        score = self.score_under(shift)
+        found = [
+            (one.kl, one.shifted[shift] if shift else one.score) for one in self.measured if not shift or one.shifted
+        ]
+        points = sorted((kl, max(0.0, self.sign * (score - one))) for kl, one in found)
         if not points:
             return math.nan
         divergence, lost = (np.maximum.accumulate([0.0, *column]) for column in zip(*points, strict=True))
         if kl <= divergence[-1]:
             return float(np.interp(kl, divergence, lost))
         beyond = float(lost[-1] * kl / divergence[-1])
-        return min(beyond, self.score) if self.sign > 0 and self.score >= 0 else beyond
+        return min(beyond, score) if self.sign > 0 and score >= 0 else beyond
 
     def with_measured(self, *more: Measured) -> "SizeAccuracyCurve":
         return replace(self, measured=(*self.measured, *more))
@@ -170,11 +170,13 @@ def size_accuracy_curve(
     predicted_kls: Sequence[float] = MEASURED_AT,
     progress: Progress | None = None,
     time_limit: str | float | None = None,
+    shifts: Sequence[str] = (),
 ) -> SizeAccuracyCurve:
     """Return the size-accuracy curve of `network`, which was made from `original`: candidates and a few measured plans.
 
     Predicts from calibration data and measures on validation data, never on test data. Within a `time_limit` ("2 min", or
-    seconds) it applies the first recipe and as many others as fit; `left_out` lists what was skipped. Raises BadNetwork
+    seconds) it applies the first recipe and as many others as fit; `left_out` lists what was skipped. Plans are also scored on
+    validation samples after each of `shifts`. Raises BadNetwork
     without a weight to choose for, BadValue for an invalid limit.
     """
     accept(network, "plan")
@@ -187,19 +189,29 @@ def size_accuracy_curve(
     weight_bytes = sum(row.size_bytes for row in layer_rows(network, original) if row.path in rated)
     data = chosen(task, deadline)
     sign = 1 if task.metric.higher_is_better else -1
+    (shifted,) = shifted_scores([original], original, task, data, shifts)
     found = SizeAccuracyCurve(
-        choices, len(encode(network, original)) - weight_bytes, mean_score(original, data, task.metric), sign
+        choices,
+        len(encode(network, original)) - weight_bytes,
+        mean_score(original, data, task.metric),
+        sign,
+        shifted=shifted,
     )
+    images, took = deadline.samples(MatchMoments().images, MATCHING), 0.0
     for some in (predicted_kls, *([predicted_kl] for predicted_kl in FURTHER)):
         plans, made = plans_at(found, some), list[nn.Module]()
         with shown.bar("measured plans", len(plans)) as bar:
-            while len(made) < len(plans) and not deadline.over():
-                made.append(planned(plans[len(made)], network, original, task))
+            while len(made) < len(plans) and not deadline.over(
+                ahead=took + (len(made) + 2) * len(data) * deadline.each
+            ):
+                begun = deadline.spent
+                made.append(planned(plans[len(made)], network, original, task, images))
+                took = deadline.spent - begun
                 bar.advance()
         if len(made) < len(plans):
             deadline.left_out.append(f"{len(plans) - len(made)} of {len(plans)} plans to measure")
-        found = found.with_measured(*measured_plans(plans[: len(made)], made, original, task, data))
-        if any(sign * one.score < sign * found.score for one in found.measured) or deadline.over():
+        found = found.with_measured(*measured_plans(plans[: len(made)], made, original, task, data, shifts))
+        if any(sign * one.score < sign * found.score for one in found.measured) or len(made) < len(plans):
             break
     return replace(found, left_out=tuple(deadline.left_out), samples=len(data), bound=deadline.bound)
 
@@ -260,41 +272,11 @@ def seconds_a_sample(network: nn.Module, task: Task) -> float:
     return (time.perf_counter() - begun) / 2
 
 
-def planned(plan: Plan, network: nn.Module, original: nn.Module, task: Task) -> nn.Module:
-    """Return a copy of `network` with the plan applied and its moments matched to the network's."""
+def planned(
+    plan: Plan, network: nn.Module, original: nn.Module, task: Task, images: int = MatchMoments().images
+) -> nn.Module:
+    """Return a copy of `network` with the plan applied and its moments matched to the network's on so many samples."""
     state = start(copy.deepcopy(network), original, task.example)
     for stage in plan.recipe().stages:
         state = apply_stage(stage, state, task, match_moments=False, check=False)
-    return apply_stage(MatchMoments(), replace(state, reference=network), task).network
-
-
-def measured_plans(
-    plans: Sequence[Plan], made: Sequence[nn.Module], original: nn.Module, task: Task, data: Data
-) -> list[Measured]:
-    """Measure the networks of several plans in one pass over the data."""
-    kind, device = divergence_for(original, task), device_of(original)
-    totals, each = [0.0] * len(made), [list[Any]() for _ in made]
-    for inputs, targets in data.batches(BATCH) if made else ():
-        given = to_device(inputs, device)
-        wanted = in_float64(output_rows(original, given, kind))
-        for number, network in enumerate(made):
-            with eval_mode(network), eval_mode(original):
-                outputs, found = scored_outputs(network, given, targets, task.metric, original)
-            each[number].append(found)
-            totals[number] += float(kind.divergence(wanted, in_float64(kind.rows(outputs))).sum())
-    scores = [float(metric_shares(task.metric, some).double().mean()) * task.metric.scale for some in each]
-    return [
-        Measured(plan, total / len(data), score, len(encode(network, original)))
-        for plan, total, score, network in zip(plans, totals, scores, made, strict=True)
-    ]
-
-
-def mean_divergences(original: nn.Module, networks: Sequence[nn.Module], data: Data, kind: Outputs) -> list[float]:
-    """Return the mean divergence of each network's outputs from the original's, in nats."""
-    totals, device = [0.0] * len(networks), device_of(original)
-    for inputs, _ in data.batches(BATCH):
-        given = to_device(inputs, device)
-        wanted = in_float64(output_rows(original, given, kind))
-        for number, network in enumerate(networks):
-            totals[number] += float(kind.divergence(wanted, in_float64(output_rows(network, given, kind))).sum())
-    return [total / len(data) for total in totals]
+    return apply_stage(MatchMoments(images=images), replace(state, reference=network), task).network

@@ -3,9 +3,10 @@
 from torch import nn
 
 from cortado.engine.recipe import read_recipe
+from cortado.planner.allocate.measured_plans import measured_plans
 from cortado.planner.allocate.mix import Mix
 from cortado.planner.allocate.plan import plan_for
-from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, measured_plans
+from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
 from cortado.planner.search.trials import Trial
 from cortado.task.task import Task
 
@@ -20,4 +21,5 @@ def corrected(
     plan = plan_for(found.choices, first.size) if isinstance(first, Mix) and first.candidate_recipes == "any" else None
     if plan is None or plan.predicted_kl <= 0:
         return found
-    return found.with_measured(*measured_plans([plan], [made], original, task, task.validation.first(found.samples)))
+    data = task.validation.first(found.samples)
+    return found.with_measured(*measured_plans([plan], [made], original, task, data, list(found.shifted)))

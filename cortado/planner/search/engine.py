@@ -1,5 +1,6 @@
 """Engine: runs each trial of a search in its own folder, scores it on validation data, and picks the best at the end."""
 
+import logging
 import math
 import tempfile
 import time
@@ -31,24 +32,31 @@ from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.disjoint import check_disjoint
+from cortado.task.known_data import judged_as_new
 from cortado.task.limits import MULTIPLY_ADDS
 from cortado.task.task import Task
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
 class Engine:
-    """Runs the trials of one search in `folder`; `task` caches the candidates found on the way."""
+    """Runs the trials of one search in `folder`; `task` caches the candidates found on the way.
+
+    `note` says what was noticed of the validation data, "" for nothing.
+    """
 
     network: nn.Module
     task: RememberingTask
     wanted: SearchGoal
     folder: Path
     options: RunOptions
+    note: str = ""
 
     @classmethod
     def of(cls, network: nn.Module, task: Task, minimise: str, options: RunOptions) -> "Engine":
         """Return the engine for a goal.  Raises BadValue for invalid limits, BadTask for overlapping data."""
-        read = options.check_score(task.metric).limits
+        read = options.check_task(task).limits
         if minimise not in MINIMISE:
             raise BadValue(f"search: minimise must be one of {', '.join(MINIMISE)}, got {minimise!r}.")
         if options.folder is None:
@@ -58,7 +66,10 @@ class Engine:
         if wanted.time_counts and not made.runtime:
             raise BadValue("search: latency needs a runtime. Name one: --measure-in onnxruntime.")
         check_disjoint(task)
-        return made
+        judged = judged_as_new(made.network, task)
+        if judged.note:
+            LOG.warning(judged.note)
+        return replace(made, task=RememberingTask.of(judged.task), note=judged.note)
 
     @property
     def progress(self) -> Progress:
@@ -129,6 +140,7 @@ class Engine:
             trial = replace(trial, failed=str(error))
         trial = replace(trial, seconds=max(time.perf_counter() - start, before.seconds))
         note(folder, trial)
+        LOG.info("trial %d (%s) %s", trial.number, trial.text(), trial.outcome_text(self.wanted.metric_unit))
         return trial, made
 
     def file_bytes(self, made: nn.Module) -> int | None:
@@ -152,11 +164,14 @@ class Engine:
             trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, timed=self.timed,
             file_bytes=self.file_bytes(made), multiply_adds=self.multiply_adds(made),
         )  # fmt: skip
+        narrow = []
         for limit in self.wanted.limits:
-            over, error = self.wanted.excess(limit, trial, report.test)
+            compared = report.shifts[limit.shift] if limit.shift else report.test
+            over, error = self.wanted.excess(limit, trial, compared)
             trial = replace(trial, over={**trial.over, limit.text: over}, error=max(error, trial.error))
-            if limit.what == "score":
-                trial = replace(trial, narrowly=0 < over * max(abs(report.test.original), 1e-9) <= error)
+            if limit.what == "score" and 0 < over * max(abs(compared.original), 1e-9) <= error:
+                narrow.append(limit.text)
+        trial = replace(trial, narrowly=bool(narrow) and trial.missed == narrow)
         share = trial.size_bytes / report.original_bytes
         return replace(trial, reward=reward_of(trial, share, report.test.original, self.wanted.sign))
 
@@ -193,9 +208,10 @@ class Engine:
         options = replace(self.options, folder=self.folder_of(best.number), resume=True)
         made = compress_within(self.network, self.task, best.recipe, options)
         advice = advice or ("" if made.report.met else self.wanted.advice(best, trials))
-        report = replace(made.report, front=tuple(tried(one, one is best) for one in trials if one.done))
-        made = replace(made, report=report)
-        return SearchResult(made, tuple(trials), self.wanted.front(trials), best, advice)
+        notes = (self.note,) if self.note else ()
+        front = tuple(tried(one, one is best) for one in trials if one.done)
+        report = replace(made.report, front=front, warnings=(*notes, *made.report.warnings))
+        return SearchResult(replace(made, report=report), tuple(trials), self.wanted.front(trials), best, advice, notes)
 
 
 def refusals(trial: Trial) -> tuple[type[CortadoError], ...]:

@@ -35,6 +35,7 @@ from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 from cortado.runtimes.runtime import Runtime
 from cortado.task.limits import MULTIPLY_ADDS
+from cortado.task.shifts import shifts_in
 from cortado.task.task import Task
 
 MOST_EPOCHS = 20.0
@@ -42,8 +43,8 @@ RECOVERY_SHARE = 0.3
 """Share of the time for finetuning one trial."""
 EXPLORE_SHARE = 0.2
 """Share of the time for measuring cuts."""
-CURVE_SHARE = 1 / 3
-"""Largest share of the time for the size-accuracy curve."""
+FORECAST_SHARE = 1 / 3
+"""Largest share of the time for all measuring before the first proposal: cuts, and the size-accuracy curve."""
 
 
 def reach(
@@ -99,7 +100,7 @@ def reach_within(
         )
     found = engine.result(search.trials, search.slower(engine.wanted.best(search.trials)))
     note = search.cascades.note(search.trials)
-    return replace(found, notes=(note,) if note else ())
+    return replace(found, notes=(*found.notes, *([note] if note else [])))
 
 
 def check_goal(kinds: set[str], minimise: str, runtimes: Sequence[Runtime]) -> None:
@@ -190,22 +191,23 @@ class GoalSearch:
     def proposals(self) -> tuple[Proposals, float]:
         """Return the source of proposals and the seconds of an epoch; earlier measurements are reused, and their time counts."""
         engine, seconds = self.engine, self.seconds if self.wanted.time_counts else 0.0
-        network, task, shown = engine.network, engine.task, engine.progress
+        network, task, shown, shifts = engine.network, engine.task, engine.progress, shifts_in(self.wanted.limits)
         memory = Memory(
             engine.folder,
-            mark_of(network, task, CANDIDATE_RECIPES, cuts_for(engine.runtime, engine.threads), self.tail),
+            mark_of(network, task, CANDIDATE_RECIPES, cuts_for(engine.runtime, engine.threads), self.tail, shifts),
         )
-        explorer = Explorer(network, task, engine.watch, self.tail)
+        explorer, begun = Explorer(network, task, engine.watch, self.tail), Deadline()
         shapes = memory.made(
             "shapes", Shapes, lambda: explorer.explored(seconds=EXPLORE_SHARE * self.seconds, progress=shown), seconds
         )
         curve = None
         if self.wanted.bytes_count:
-            share = CURVE_SHARE * self.seconds
+            # However late a cut was measured, the curve has its first recipe.
+            share = max(1e-9, FORECAST_SHARE * self.seconds - begun.spent)
             curve = memory.made(
                 "curve",
                 SizeAccuracyCurve,
-                lambda: size_accuracy_curve(network, network, task, progress=shown, time_limit=share),
+                lambda: size_accuracy_curve(network, network, task, progress=shown, time_limit=share, shifts=shifts),
                 self.seconds,
             )
             remember(curve, network, task)

@@ -254,9 +254,7 @@ class Proposals:
         least, most = found.sizes
         if score is None or self.wanted.minimise != "size":
             return least if size is None else min(max(ROOM * size.value, least), most)
-        feasibility = Feasibility(found, 0, "", "")
-        best = feasibility.smallest(max(feasibility.allowed(score), 0.0))
-        guess = most if best is None else best.size_bytes
+        guess = Feasibility(found, 0, "", "", self.wanted.limits).smallest_kept()
         return max(least, min(guess, ROOM * size.value) if size is not None else guess)
 
     def proposal(self, shape: Shape, size: float | None, epochs: float) -> Proposal:

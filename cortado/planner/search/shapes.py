@@ -19,7 +19,8 @@ from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.weight import parameter_places
-from cortado.planner.allocate.size_accuracy_curve import chosen, mean_divergences
+from cortado.planner.allocate.measured_plans import mean_divergences
+from cortado.planner.allocate.size_accuracy_curve import chosen
 from cortado.progress import Progress, quiet
 from cortado.quantities import time_text
 from cortado.runtimes.speed import multiply_adds_a_sample

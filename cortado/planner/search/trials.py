@@ -12,7 +12,7 @@ from cortado.errors import BadFile
 from cortado.file.whole import make_folder, write_whole
 from cortado.report.candidate import pareto_front
 from cortado.report.report import Z_95, Compared
-from cortado.task.limits import MULTIPLY_ADDS, Limit
+from cortado.task.limits import MULTIPLY_ADDS, Limit, limit_of_kind
 
 MINIMISE = ("size", "latency", "loss")
 """Quantities that a search can minimise; "loss" is the loss of score."""
@@ -34,7 +34,8 @@ class Trial:
 
     `over`: share by which each limit is exceeded, at most 0 if met (the score by one standard error). `shape`: the cut as
     text; `point`: the drawn knobs; `failed`: the error, if any; `timed`: runtime and threads of the latency. `narrowly`:
-    the score limit is met by less than `error`, its standard error. `reward`: see reward_of.
+    some score limit is met by less than its standard error, and no limit is missed by more; `error` is the largest of these
+    errors. `reward`: see reward_of.
     """
 
     recipe: dict[str, Any]
@@ -69,8 +70,8 @@ class Trial:
 
     @property
     def keeps_narrowly(self) -> bool:
-        """Return whether it meets all limits, the score's by less than its standard error."""
-        return self.done and self.narrowly and len(self.missed) == 1
+        """Return whether it meets all limits, those of scores by less than their standard errors."""
+        return self.done and self.narrowly
 
     @property
     def epochs(self) -> float:
@@ -97,6 +98,14 @@ class Trial:
             )
         return f"{self.shape or 'no cut'}, {f'{self.epochs:g} epochs' if self.trained else 'untrained'}"
 
+    def outcome_text(self, unit: str) -> str:
+        """Return what came of it, for the log: "12.3 KB, 91.20 %, limits met"."""
+        if not self.done:
+            return f"refused: {self.failed}"
+        taken = "" if self.latency_ms is None else f", {units.time_text(self.latency_ms)}"
+        score = f"{self.score:.2f} {unit}".rstrip()
+        return f"{units.size_text(self.size_bytes)}{taken}, {score} on validation data, limits {self.kept_text()}"
+
     def kept_text(self) -> str:
         """Return "met", "missed", or that the score is within its standard error."""
         if self.keeps_narrowly:
@@ -114,7 +123,8 @@ class SearchGoal:
     metric_unit: str = ""
 
     def limit(self, what: str) -> Limit | None:
-        return next((limit for limit in self.limits if limit.what == what), None)
+        """Return the limit of a kind, or None."""
+        return limit_of_kind(self.limits, what)
 
     @property
     def cheap(self) -> str:
@@ -162,9 +172,9 @@ class SearchGoal:
         return math.prod(max(1.0, trial.cost(limit.what) / limit.value) for limit in limits)
 
     def keeps(self, what: str, trial: Trial) -> bool:
-        """Return whether a trial meets one limit, by its kind."""
-        limit = self.limit(what)
-        return trial.done and (limit is None or trial.over.get(limit.text, 0.0) <= 0)
+        """Return whether a trial meets all limits of a kind."""
+        own = [limit for limit in self.limits if limit.what == what]
+        return trial.done and all(trial.over.get(limit.text, 0.0) <= 0 for limit in own)
 
     def excess(self, limit: Limit, trial: Trial, compared: Compared) -> tuple[float, float]:
         """Return the share by which a trial exceeds a limit (at most 0 if met), and the standard error of a score."""

@@ -20,6 +20,7 @@ from cortado.parts.forms.form import Form
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.sensitivity.checks import (
     DOMINATED,
+    LEAST_SAMPLES,
     MEASURED_ABOVE,
     NOT_WORTH_MEASURING,
     PredictionCheck,
@@ -66,6 +67,8 @@ MOST_KEPT = 4
 """Networks whose choices a search caches."""
 CARRIED_OUT, MEASURED = 0.6, 0.75
 """Shares of the time limit after which no further recipe is applied, and no further change is measured."""
+CHECK_SHARE = 0.02
+"""Share of the time limit for one measurement, which sets its samples where the network is slow."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def every_candidate(
     before = {row.path: row.size_bytes for row in layer_rows(network, base)}
     weights = {weight.path: weight for weight in parameter_places(network) if weight.path in rated}
     whole, total = matmuls_a_sample(view)
-    check = PredictionCheck(network, task, divergence_for(view.original, task), samples_for(total))
+    samples = deadline.samples(samples_for(total), CHECK_SHARE, LEAST_SAMPLES)
+    check = PredictionCheck(network, task, divergence_for(view.original, task), samples)
     found = {path: [MeasuredCandidate(Candidate("", before[path], 0.0, whole.get(path)))] for path in rated}
     with view.progress.bar("candidates", len(candidate_recipes) + 2 * len(rated)) as bar:
         for number, (way, changed) in enumerate(carried_out(network, base, task, candidate_recipes), 1):
@@ -210,6 +214,8 @@ def measure_hull(
         if not waiting:
             break
         for one in waiting:
+            if deadline.over(MEASURED):
+                return
             assert one.form is not None
             one.found, one.form = check.measured(path, kl_per_byte, one.form), None
 

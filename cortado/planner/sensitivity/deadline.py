@@ -17,7 +17,7 @@ class Deadline:
     """
 
     seconds: float = math.inf
-    start: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=lambda: time.perf_counter())
     left_out: list[str] = field(default_factory=list)
     each: float = 0.0
     bound: bool = False
@@ -26,9 +26,9 @@ class Deadline:
     def spent(self) -> float:
         return time.perf_counter() - self.start
 
-    def over(self, share: float = 1.0) -> bool:
-        """Return whether this share of the time limit has passed."""
-        over = self.spent >= share * self.seconds
+    def over(self, share: float = 1.0, ahead: float = 0.0) -> bool:
+        """Return whether this share of the time limit has passed, or will have with `ahead` more seconds."""
+        over = self.spent + ahead >= share * self.seconds
         self.bound |= over
         return over
 

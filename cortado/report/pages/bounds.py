@@ -37,9 +37,9 @@ def time_bound(report: Record) -> Bound | None:
 
 
 def limit_of(report: Record, what: str) -> Limit | None:
-    """Return the limit of this kind in the report's lines."""
+    """Return the limit of this kind in the report's lines; charts have no axis for scores on shifted samples."""
     read = [readable(line.limit) for line in report.lines if line.limit]
-    return next((limit for limit in read if limit is not None and limit.what == what), None)
+    return next((limit for limit in read if limit is not None and limit.what == what and not limit.shift), None)
 
 
 def readable(text: str) -> Limit | None:

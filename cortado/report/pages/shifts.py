@@ -1,15 +1,15 @@
-"""Shifts: the scores on shifted test pictures, for the terminal and the page."""
+"""Shifts: the scores on shifted test samples, for the terminal and the page."""
 
 from cortado.report.pages import words
 from cortado.report.pages.markup import Markup, tag
 from cortado.report.pages.tables import head_row, number, table
 from cortado.report.record import Record
 
-HEADS = ("test pictures", "original", "compressed", "difference", "95 % interval")
+HEADS = ("test samples", "original", "compressed", "difference", "95 % interval")
 
 
 def shift_rows(report: Record) -> list[tuple[str, ...]]:
-    """Return one row for the pictures as they are and one for each shift."""
+    """Return one row for the samples as they are and one for each shift."""
     return [
         (
             name, words.quantity(one.original, report.metric_unit), words.quantity(one.compressed, report.metric_unit),
@@ -24,7 +24,7 @@ def shift_rows(report: Record) -> list[tuple[str, ...]]:
 def shift_title(report: Record) -> str:
     """Return what the table is."""
     samples = next(iter(report.shifts.values())).samples
-    return f"{report.metric_name.capitalize()} on {samples:,} test pictures as they are, and shifted"
+    return f"{report.metric_name.capitalize()} on {samples:,} test samples as they are, and shifted"
 
 
 def shift_table(report: Record) -> Markup | None:
@@ -33,4 +33,4 @@ def shift_table(report: Record) -> Markup | None:
         return None
     rows = [tag("tr", tag("th", name, scope="row"), *map(number, rest)) for name, *rest in shift_rows(report)]
     made = table([head_row(*HEADS)], rows, "shifts", shift_title(report))
-    return tag("section", tag("h2", "On shifted pictures"), made)
+    return tag("section", tag("h2", "On shifted samples"), made)

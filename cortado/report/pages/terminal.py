@@ -64,7 +64,7 @@ def clock_block(report: Record) -> str:
 
 
 def shift_block(report: Record) -> str:
-    """Return the scores on shifted test pictures; "" without any."""
+    """Return the scores on shifted test samples; "" without any."""
     return f"{shift_title(report)}\n{aligned([SHIFTED, *shift_rows(report)])}" if report.shifts else ""
 
 

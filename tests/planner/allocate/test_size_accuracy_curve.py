@@ -17,14 +17,9 @@ from cortado.file.record_bytes import LARGE, body_bytes, record_bytes
 from cortado.network.view import View
 from cortado.network.weight import parameter_places
 from cortado.planner.allocate.feasibility import Feasibility
+from cortado.planner.allocate.measured_plans import Measured, mean_divergences
 from cortado.planner.allocate.plan import Plan
-from cortado.planner.allocate.size_accuracy_curve import (
-    SPREAD,
-    Measured,
-    SizeAccuracyCurve,
-    mean_divergences,
-    size_accuracy_curve,
-)
+from cortado.planner.allocate.size_accuracy_curve import SPREAD, SizeAccuracyCurve, size_accuracy_curve
 from cortado.planner.sensitivity import candidates
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.sensitivity.candidates import Candidate, Choices, RememberingTask

@@ -45,7 +45,7 @@ def test_what_may_be_luck_is_said_and_not_taken():
     met = {limit.text: -0.1 for limit in limits}
     sure = Trial({"stages": []}, "sure", 40, 90.0, over=met)
     lucky = Trial({"stages": []}, "lucky", 30, 90.1, over={**met, "score >= -1 %": 0.1}, error=0.7, narrowly=True)
-    large = dataclasses.replace(lucky, size_bytes=60, over=dict.fromkeys(met, 0.1))
+    large = dataclasses.replace(lucky, size_bytes=60, over=dict.fromkeys(met, 0.1), narrowly=False)
     assert wanted.best([lucky, sure]) is sure
     assert [one.kept_text() for one in (sure, lucky, large)] == ["met", "met, within one standard error", "missed"]
     assert "1 trials met the score limit by less than its standard error (0.70 %)" in wanted.advice(lucky, [lucky])

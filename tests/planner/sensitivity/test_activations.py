@@ -12,7 +12,8 @@ from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
 from cortado.parts.activations.quantizer import drop_quantizer, sites
 from cortado.planner.allocate.allocation_report import activation_report, channel_report
-from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, mean_divergences
+from cortado.planner.allocate.measured_plans import mean_divergences
+from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
 from cortado.planner.sensitivity.activations import activation_sensitivities, channel_sensitivities
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME

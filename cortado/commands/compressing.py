@@ -104,7 +104,7 @@ def compress_command(
     )
     try:
         task = replace(made.make_task(), device=device)
-        options.check_task(task)
+        options = options.for_task(task)
         original = made.trusted(task, Path(out), progress)
         if chosen is not None:
             done = compress_within(original, task, chosen, options)
@@ -171,8 +171,8 @@ def plan_command(
     options = RunOptions.read(
         limits or made.limits, progress=progress, runtimes=[runtime] if runtime else [], threads=threads
     )
-    task, wanted, speed = made.make_task(), options.limits, options.speed
-    options.check_task(task)
+    task = made.make_task()
+    options = options.for_task(task)
     original = made.trusted(task, None, progress)
     with blaming(accept(original, "plan")):
         feasibility = plan_within(original, task, options, deadline.seconds)
@@ -183,12 +183,12 @@ def plan_command(
         for describe in (activation_report, channel_report):
             late = f"{describe.__name__.partition('_')[0].capitalize()}: skipped, out of time. Raise --time-limit."
             click.echo(f"\n{late if deadline.over() else describe(found, original, task)}\n", nl=False)
-    if speed.runtimes:
-        limit = next((one for one in wanted if one.what == "latency"), None)
-        target = runtime_by_name(limit.runtime) if limit and limit.runtime else speed.runtimes[0]
+    if options.speed.runtimes:
+        limit = options.limit("latency")
+        target = runtime_by_name(limit.runtime) if limit and limit.runtime else options.speed.runtimes[0]
         click.echo(f"\n{mix_kernels_text(feasibility, original, task, target)}\n")
         left = max(0.0, deadline.seconds - deadline.spent)
-        click.echo(cut_times_text(original, task, limit, target, speed.threads, progress, left))
+        click.echo(cut_times_text(original, task, limit, target, options.speed.threads, progress, left))
 
 
 def mix_kernels_text(feasibility: Feasibility, original: nn.Module, task: Task, runtime: Runtime) -> str:

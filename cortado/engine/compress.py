@@ -98,7 +98,7 @@ class Compressed:
 def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOptions) -> Compressed:
     """Run `compress` with parsed options and return everything it made."""
     brought = accept(network, "compress")
-    options.check_task(task)
+    options = options.for_task(task)
     run = Run(
         working_copy(network, alias=True).eval(), task, read_recipe(recipe).for_blocks(options.channel_block), options
     )

@@ -1,14 +1,14 @@
 """Options of a run: limits, runtimes, folder, parsed once and passed on as one value."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cortado.file.whole import check_writable
 from cortado.parts.part import Part
 from cortado.progress import Progress, quiet
 from cortado.runtimes.speed import Speed, speed_wanted
-from cortado.task.limits import Limit, check_unit, limit_of_kind, read_limits
+from cortado.task.limits import Limit, limit_of_kind, limits_of_metric, read_limits
 from cortado.task.shifts import check_shifts
 from cortado.task.task import Task
 
@@ -49,14 +49,13 @@ class RunOptions:
         block = max((runtime.channel_block for runtime in speed.runtimes), default=None)
         return cls(read_as, speed, place, resume, progress or quiet(), tuple(forms), block)
 
-    def check_task(self, task: Task) -> "RunOptions":
-        """Return the options themselves.
+    def for_task(self, task: Task) -> "RunOptions":
+        """Return the options with limits as they hold for the task's metric.
 
         Raises BadValue for a limit in another unit than the metric's, or under a shift that does not apply to the data.
         """
-        check_unit(self.limits, task.metric)
         check_shifts(self.limits, task)
-        return self
+        return replace(self, limits=limits_of_metric(self.limits, task.metric))
 
     @property
     def exports(self) -> Path | None:

@@ -40,7 +40,7 @@ def plan(
 def plan_within(network: nn.Module, task: Task, options: RunOptions, time_limit: str | float | None) -> Feasibility:
     """Run `plan` with parsed options."""
     accept(network, "plan")
-    wanted = options.check_task(task).limits
+    wanted = options.for_task(task).limits
     judged = judged_as_new(network, task)
     if judged.note:
         LOG.warning(judged.note)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cortado import quantities as units
 from cortado.errors import BadValue
@@ -26,7 +26,8 @@ class Limit:
     `shift`: of a score, the shift of task/shifts.py under which the samples are scored, "" for the samples as they are.
     `runtime` is whose file it is, or where latency is measured, "" for the first runtime; `threads` 0 for those of the
     measurement.
-    `relative`: relative to the original score. `unit`: "%" if the score was written so.
+    `relative`: relative to the original score. `unit`: "%" if the score was written so. `share`: a relative score's value is in
+    % of the original score, as where the metric itself is not in %.
     """
 
     text: str
@@ -37,18 +38,23 @@ class Limit:
     threads: int = 0
     unit: str = ""
     shift: str = ""
+    share: bool = False
+
+    def change(self, original: float) -> float:
+        """Return by what a relative score may differ from the original's, in the metric's unit; below 0 for a loss."""
+        return self.value * abs(original) / 100 if self.share else self.value
 
     def kept(self, measured: float, original: float) -> bool:
         """Return whether a measured value is within the limit."""
         if self.what != "score":
             return measured <= self.value
-        return measured >= (original + self.value if self.relative else self.value)
+        return measured >= (original + self.change(original) if self.relative else self.value)
 
 
 def read_limit(text: str) -> Limit:
-    """Parse "size <= 100 KB", "size of onnxruntime <= 3 MB", "multiply-adds <= 40 M", "score >= -0.5 %" (with
-    a sign: points against the original network), "score >= -1 % under jpeg" or "latency <= 3 ms in onnxruntime", also
-    "latency<=3ms@onnxruntime:1thread".
+    """Parse "size <= 100 KB", "size of onnxruntime <= 3 MB", "multiply-adds <= 40 M", "latency <= 3 ms in onnxruntime" (also
+    "latency<=3ms@onnxruntime:1thread"), "score >= -0.5 %" (with a sign: against the original network, see in_unit) or
+    "score >= -1 % under jpeg".
 
     Raises BadValue for anything else.
     """
@@ -95,14 +101,23 @@ def limit_of_kind(limits: Sequence[Limit], what: str) -> Limit | None:
     return min((one for one in limits if one.what == what), key=lambda one: bool(one.shift), default=None)
 
 
-def check_unit(limits: Sequence[Limit], score: Metric) -> None:
-    """Raise BadValue for a limit in % if the metric has another unit, because a relative share is not supported."""
+def in_unit(limit: Limit, unit: str) -> Limit:
+    """Return a limit as it holds for a metric in this unit: of one that is not in %, a relative score in % is a share.
+
+    "score >= -1 %" is a point of accuracy, and a hundredth of a perplexity or of an error in mm.
+    """
+    return replace(limit, share=limit.relative and limit.unit == "%" != unit)
+
+
+def limits_of_metric(limits: Sequence[Limit], metric: Metric) -> tuple[Limit, ...]:
+    """Return the limits as they hold for a metric.  Raises BadValue for a score in %, not relative, if it is in another unit."""
     for limit in limits:
-        if limit.unit and score.unit != limit.unit:
+        if limit.unit and not limit.relative and metric.unit != limit.unit:
             raise BadValue(
-                f"limit: {limit.text!r} is in {limit.unit}, but the metric of this task, {score.name}, is in "
-                f"{score.unit or 'no unit'}. Write the number without a unit: it is read in the metric's own."
+                f"limit: {limit.text!r} is in {limit.unit}, but the metric of this task, {metric.name}, is in "
+                f"{metric.unit or 'no unit'}. Write the number without a unit, or with a sign: -1 % is a share of the original's."
             )
+    return tuple(in_unit(limit, metric.unit) for limit in limits)
 
 
 def read_limits(texts: Sequence[str]) -> tuple[Limit, ...]:

@@ -35,9 +35,18 @@ def test_what_cannot_be_meant_is_refused(given, says):
         RunOptions.read(**given)
 
 
+NATS = Metric("loss", "nats", lambda outputs, targets: outputs.mean(1), higher_is_better=False)
+
+
 def test_limit_in_another_unit_than_the_score_is_refused():
-    options = RunOptions.read(["score >= -0.5 %"])
-    loss = Metric("loss", "nats", lambda outputs, targets: outputs.mean(1), higher_is_better=False)
-    assert options.check_task(BY_NAME["mlp"].task()) is options
-    with pytest.raises(BadValue, match="is in %, but the metric of this task"):
-        options.check_task(dataclasses.replace(BY_NAME["mlp"].task(), metric=loss))
+    task = dataclasses.replace(BY_NAME["mlp"].task(), metric=NATS)
+    with pytest.raises(BadValue, match="is in %, but the metric of this task.*-1 % is a share of the original's"):
+        RunOptions.read(["score >= 99 %"]).for_task(task)
+
+
+@pytest.mark.parametrize(("metric", "least"), [(Metric(), 79.0), (NATS, -80.8)])
+def test_relative_limit_in_percent_is_points_of_a_share_and_a_share_of_anything_else(metric, least):
+    """A score of 80: 79 % of accuracy, and 80.8 nats, which is worse."""
+    task, sign = dataclasses.replace(BY_NAME["mlp"].task(), metric=metric), 1 if metric.higher_is_better else -1
+    (limit,) = RunOptions.read(["score >= -1 %"]).for_task(task).limits
+    assert limit.kept(least + 1e-6, sign * 80.0) and not limit.kept(least - 1e-6, sign * 80.0)

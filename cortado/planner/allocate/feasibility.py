@@ -92,8 +92,8 @@ class Feasibility:
 
     def allowed(self, limit: Limit) -> float:
         """Return the points of score that a limit allows to lose."""
-        curve = self.size_accuracy_curve
-        return -limit.value if limit.relative else curve.sign * (curve.score_under(limit.shift) - limit.value)
+        score = self.size_accuracy_curve.score_under(limit.shift)
+        return -limit.change(score) if limit.relative else self.size_accuracy_curve.sign * (score - limit.value)
 
     def families(self, size_bytes: float) -> dict[str, float | None]:
         """Return the predicted KL of a file of `size_bytes` by each family of recipes alone and by all; None if too small.

@@ -128,9 +128,8 @@ def cascades_for(wanted: SearchGoal, members: Sequence[Any], network: nn.Module,
     """Return the proposals for a goal, with the harm that its score limit allows."""
     limit, lose = wanted.limit("score"), LOSE
     if limit is not None and wanted.time_counts:
-        points = -limit.value
-        if not limit.relative:
-            points = wanted.sign * (mean_score(network, task.validation, task.metric) - limit.value)
+        score = mean_score(network, task.validation, task.metric)
+        points = -limit.change(score) if limit.relative else wanted.sign * (score - limit.value)
         lose = min(MOST, max(0.0, 100 * points / task.metric.scale))
     return Cascades(wanted, tuple(members), lose, tail)
 

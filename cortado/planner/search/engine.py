@@ -56,12 +56,12 @@ class Engine:
     @classmethod
     def of(cls, network: nn.Module, task: Task, minimise: str, options: RunOptions) -> "Engine":
         """Return the engine for a goal.  Raises BadValue for invalid limits, BadTask for overlapping data."""
-        read = options.check_task(task).limits
+        options = options.for_task(task)
         if minimise not in MINIMISE:
             raise BadValue(f"search: minimise must be one of {', '.join(MINIMISE)}, got {minimise!r}.")
         if options.folder is None:
             raise BadValue("search: trials need a folder. Pass folder=...")
-        wanted = SearchGoal(read, minimise, 1 if task.metric.higher_is_better else -1, task.metric.unit)
+        wanted = SearchGoal(options.limits, minimise, 1 if task.metric.higher_is_better else -1, task.metric.unit)
         made = cls(on_cpu(network), RememberingTask.of(task), wanted, options.folder, options)
         if wanted.time_counts and not made.runtime:
             raise BadValue("search: latency needs a runtime. Name one: --measure-in onnxruntime.")

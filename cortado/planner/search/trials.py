@@ -236,7 +236,7 @@ def shortfall(limit: Limit, found: Compared, sign: int) -> tuple[float, float]:
     30 samples the error is unknown, and 0 is used. `sign` is -1 if less is better.
     """
     error = 0.0 if found.low is None or found.high is None else (found.high - found.low) / (2 * Z_95)
-    wanted = sign * found.original + limit.value if limit.relative else sign * limit.value
+    wanted = sign * found.original + limit.change(found.original) if limit.relative else sign * limit.value
     return wanted - (sign * found.compressed - error), error
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cortado.errors import BadValue
 from cortado.report.record import Record
-from cortado.task.limits import Limit, read_limit
+from cortado.task.limits import Limit, in_unit, read_limit
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ def score_bound(report: Record) -> Bound | None:
     limit = limit_of(report, "score")
     if limit is None:
         return None
-    sign = 1 if report.higher_is_better else -1
-    return Bound(report.original_validation + sign * limit.value if limit.relative else limit.value, limit.text)
+    sign, score = 1 if report.higher_is_better else -1, report.original_validation
+    change = in_unit(limit, report.metric_unit).change(score)
+    return Bound(score + sign * change if limit.relative else limit.value, limit.text)
 
 
 def time_bound(report: Record) -> Bound | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,13 @@ from torch import nn
 
 from bench.kept import kept
 from bench.result import PIECES
+from cortado.boxes.detections import Detections
 from cortado.nets.catalog import by_name
+from cortado.task.average_precision import COCO_OVERLAPS, ONE_OVERLAP, mean_average_precision
+from cortado.task.outputs.detected import Detected
+from cortado.task.point_loss import PointLoss
 from cortado.task.task import Task
+from cortado.tasks.bccd import CLASSES, HEIGHT, WIDTH
 from cortado.tasks.bccd import task as cells
 from cortado.training.loop import train
 from cortado.training.training import Training
@@ -41,12 +46,14 @@ RECIPES = {
     "lite": Recipe("ssdlite_mobilenet_v1", 0.25, 105),
     "dense": Recipe("ssd_mobilenet_v1", 0.25, 60),
     "large": Recipe("ssdlite_mobilenet_v1", 0.75, 45),
+    "yolo": Recipe("yolo", 8, 120),
 }
 
 
 def groups(network: nn.Module) -> Iterable[dict[str, Any]]:
-    """The optimizer's groups: backbone and heads."""
-    of_backbone = {id(one) for one in network.backbone.parameters()}
+    """The optimizer's groups: a pretrained backbone, and the rest."""
+    backbone = getattr(network, "backbone", None)
+    of_backbone = set() if backbone is None else {id(one) for one in backbone.parameters()}
     parameters = list(network.parameters())
     return [
         {"params": [one for one in parameters if id(one) in of_backbone], "lr": RATE * BACKBONE},
@@ -55,11 +62,23 @@ def groups(network: nn.Module) -> Iterable[dict[str, Any]]:
 
 
 def fresh(which: str) -> nn.Module:
-    """An untrained detector on a pretrained backbone."""
+    """An untrained detector, on a pretrained backbone if it has one."""
     recipe = RECIPES[which]
+    backbone = {} if which == "yolo" else {"backbone": True}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(recipe.seed)
-        return by_name(recipe.network, width=recipe.width, backbone=True)
+        return by_name(recipe.network, width=recipe.width, **backbone)
+
+
+def task_of(which: str, score: str = "mAP") -> Task:
+    """The task of a detector: boxes from anchors, or from points for the one without."""
+    whole = cells(score=score)
+    if which != "yolo":
+        return whole
+    grid = fresh(which).grid(HEIGHT, WIDTH)
+    found = Detections(grid)
+    metric = mean_average_precision(CLASSES, found, COCO_OVERLAPS if score == "mAP" else ONE_OVERLAP)
+    return replace(whole, loss=PointLoss(grid), metric=metric, outputs=Detected(found))
 
 
 def made(which: str, data: Task) -> dict[str, Any]:
@@ -83,7 +102,9 @@ def minutes_of(which: str) -> float:
     """Minutes of the processor that the training took; trains first if that was not done."""
     recipe = RECIPES[which]
     return float(
-        kept(f"detect_bccd_{which}", [repr(recipe), RATE, BACKBONE], lambda: made(which, cells()), PIECES)["minutes"]
+        kept(f"detect_bccd_{which}", [repr(recipe), RATE, BACKBONE], lambda: made(which, task_of(which)), PIECES)[
+            "minutes"
+        ]
     )
 
 

@@ -106,9 +106,15 @@ class Groups:
 
     def reasons(self) -> str:
         """Return why the others cannot be cut: results of trial cuts, or else the analysis, outputs last."""
-        describe = self.tried or sorted(self.frozen, key=lambda frozen: frozen.reason == OUTPUT)
-        more = f"; and {len(describe) - 3} more" if len(describe) > 3 else ""
-        return "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in describe[:3]) + more
+        named: dict[str, list[str]] = {}
+        for frozen in self.tried or sorted(self.frozen, key=lambda frozen: frozen.reason == OUTPUT):
+            named.setdefault(frozen.reason, []).append(frozen.name)
+        shown, rest = list(named.items())[:3], list(named.values())[3:]
+        more = f"; and {sum(map(len, rest))} more" if rest else ""
+        return (
+            "; ".join(f"{names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}: {why}" for why, names in shown)
+            + more
+        )
 
     @property
     def in_graph(self) -> list[Group]:

@@ -44,7 +44,7 @@ def compare_command(
         runtimes=runtimes, threads=threads,
     )  # fmt: skip
     click.echo(f"{found.text()}\n")
-    for path in written(found, folder, numbers):
+    for path in write_reports(found, folder, numbers):
         click.echo(path)
 
 
@@ -72,7 +72,7 @@ def read_seeds(text: str) -> list[int]:
         raise BadRecipe(f"compare: --seeds is a list of whole numbers, such as 0,1,2, got {text!r}.") from error
 
 
-def written(found: ComparedRecipes, folder: Path, seeds: list[int]) -> list[Path]:
+def write_reports(found: ComparedRecipes, folder: Path, seeds: list[int]) -> list[Path]:
     """Write each run's report, and a chart for each cost that is known; return the paths of the charts."""
     for name, reports in found.reports.items():
         for seed, report in zip(seeds, reports, strict=True):

@@ -147,6 +147,7 @@ def takes_noise(inputs: Tensor) -> bool:
 def noisy_copy(data: Data, strength: float, task: Task) -> Data:
     """Return copies of samples in memory with normal noise of a `strength`, the same each time for a task's seed."""
     inputs, generator = data.inputs, task.generator(37)
+    assert isinstance(inputs, Tensor)
     noise = strength * torch.randn(inputs.shape, generator=generator)
     if inputs.is_floating_point():
         return Data(inputs + (noise * inputs.std()).to(inputs), data.targets, data.prepare)

@@ -8,6 +8,7 @@ import click
 from cortado import __version__
 from cortado.commands.beginning import check_command, init_command
 from cortado.commands.blaming import blame_command
+from cortado.commands.comparing import compare_command
 from cortado.commands.compressing import compress_command, plan_command
 from cortado.commands.costing import cost_command
 from cortado.commands.describing import methods_command
@@ -38,6 +39,6 @@ def main() -> None:
 for command in (
     init_command, check_command, compress_command, search_command, scale_command, plan_command, export_command,
     bench_command, profile_command, explain_command, split_command, blame_command, inspect_command, unpack_command,
-    report_command, verify_command, cost_command, methods_command,
+    report_command, verify_command, compare_command, cost_command, methods_command,
 ):  # fmt: skip
     main.add_command(command)

@@ -8,7 +8,7 @@ from torch import nn
 from cortado.engine.options import RunOptions
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
-from cortado.planner.search.goal import FORECAST_SHARE
+from cortado.planner.search.goal import MEASURING_SHARE
 from cortado.planner.sensitivity.deadline import seconds_of
 from cortado.progress import Progress
 from cortado.running.brought import accept
@@ -44,7 +44,7 @@ def plan_within(network: nn.Module, task: Task, options: RunOptions, time_limit:
     judged = judged_as_new(network, task)
     if judged.note:
         LOG.warning(judged.note)
-    share = None if time_limit is None else FORECAST_SHARE * seconds_of(time_limit, "plan")
+    share = None if time_limit is None else MEASURING_SHARE * seconds_of(time_limit, "plan")
     size_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     found = size_accuracy_curve(
         network, network, judged.task, progress=options.progress, time_limit=share, shifts=shifts_in(wanted)

@@ -90,8 +90,8 @@ def judged_as_new(network: nn.Module, task: Task) -> Judged:
         lost = "Limits that are kept there may be missed on new data: give validation data that it has not seen."
         return Judged(task, f"{found.text()} {lost}")
     data, loss = copies
-    says = f"Candidates are judged on copies with noise, on which its loss is {loss:.3g}, as on new data."
-    return Judged(replace(task, validation=data), f"{found.text()} {says}")
+    way_out = f"Candidates are judged on copies with noise, on which its loss is {loss:.3g}, as on new data."
+    return Judged(replace(task, validation=data), f"{found.text()} {way_out}")
 
 
 def mean_loss(network: nn.Module, data: Data, task: Task) -> MeanLoss:
@@ -123,11 +123,11 @@ def copies_like_new(network: nn.Module, task: Task, wanted: float) -> tuple[Data
     None where no noise can be added, or it does not raise the loss as far.
     """
     some = task.validation.original().first(LIMITED)
-    if not isinstance(some.inputs, Tensor) or not is_noisy(some.inputs):
+    if not isinstance(some.inputs, Tensor) or not takes_noise(some.inputs):
         return None
 
     def loss(strength: float) -> float:
-        return mean_loss(network, noisy(some.first(count_for(task)), strength, task), task).mean
+        return mean_loss(network, noisy_copy(some.first(count_for(task)), strength, task), task).mean
 
     strength = next((found for step in range(DOUBLED) if loss(found := LEAST * 2**step) >= wanted), None)
     if strength is None:
@@ -136,17 +136,18 @@ def copies_like_new(network: nn.Module, task: Task, wanted: float) -> tuple[Data
     for _ in range(HALVED):
         middle = (low + strength) / 2
         low, strength = (low, middle) if loss(middle) >= wanted else (middle, strength)
-    return noisy(some, strength, task), loss(strength)
+    return noisy_copy(some, strength, task), loss(strength)
 
 
-def is_noisy(inputs: Tensor) -> bool:
+def takes_noise(inputs: Tensor) -> bool:
     """Return whether noise can be added: to pictures in bytes, waves of 16 bits, and floats."""
     return inputs.is_floating_point() or is_pictures(inputs) or is_waves(inputs)
 
 
-def noisy(data: Data, strength: float, task: Task) -> Data:
+def noisy_copy(data: Data, strength: float, task: Task) -> Data:
     """Return copies of samples in memory with normal noise of a `strength`, the same each time for a task's seed."""
     inputs, generator = data.inputs, task.generator(37)
+    assert isinstance(inputs, Tensor)
     noise = strength * torch.randn(inputs.shape, generator=generator)
     if inputs.is_floating_point():
         return Data(inputs + (noise * inputs.std()).to(inputs), data.targets, data.prepare)

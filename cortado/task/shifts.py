@@ -71,7 +71,7 @@ def with_hiss(waves: Tensor, generator: torch.Generator) -> Tensor:
     return as_wave(waves.float() + noise)
 
 
-def quiet(waves: Tensor, generator: torch.Generator) -> Tensor:
+def far_away(waves: Tensor, generator: torch.Generator) -> Tensor:
     """Return waves as from farther away."""
     return as_wave(waves.float() * 10 ** (QUIET_DB / 20))
 
@@ -89,7 +89,7 @@ def as_wave(values: Tensor) -> Tensor:
 
 SHIFTS: Mapping[str, Shift] = {"noise": with_noise, "blur": blurred, "brightness": brighter, "jpeg": as_jpeg}
 """Of pictures."""
-SOUNDS: Mapping[str, Shift] = {"hiss": with_hiss, "quiet": quiet, "muffled": muffled}
+SOUNDS: Mapping[str, Shift] = {"hiss": with_hiss, "quiet": far_away, "muffled": muffled}
 """Of sounds."""
 
 

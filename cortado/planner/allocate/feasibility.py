@@ -184,8 +184,8 @@ class Feasibility:
             if not self.size_accuracy_curve.measured:
                 return f"{limit.text}: unknown, as no mix was measured."
             if best is None:
-                lost = self.size_accuracy_curve.lost(self.rows()[0].kl[0], limit.shift)
-                return f"{limit.text}: not without training; the best mix loses {lost:.2f}."
+                mildest = self.size_accuracy_curve.lost(self.rows()[0].kl[0], limit.shift)
+                return f"{limit.text}: not without training; the best mix loses {mildest:.2f}."
             return f"{limit.text}: the smallest file before any training has about {size_text(best.size_bytes)}."
         measured = "latency is" if limit.what == "latency" else "files of runtimes are"
         return f"{limit.text}: {measured} measured, not predicted: see below."

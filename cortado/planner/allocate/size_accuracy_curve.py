@@ -197,23 +197,30 @@ def size_accuracy_curve(
         sign,
         shifted=shifted,
     )
-    images, took = deadline.samples(MatchMoments().images, MATCHING), 0.0
     for some in (predicted_kls, *([predicted_kl] for predicted_kl in FURTHER)):
-        plans, made = plans_at(found, some), list[nn.Module]()
-        with shown.bar("measured plans", len(plans)) as bar:
-            while len(made) < len(plans) and not deadline.over(
-                ahead=took + (len(made) + 2) * len(data) * deadline.each
-            ):
-                begun = deadline.spent
-                made.append(planned(plans[len(made)], network, original, task, images))
-                took = deadline.spent - begun
-                bar.advance()
+        plans = plans_at(found, some)
+        made = planned_in_time(plans, network, original, task, deadline, len(data) * deadline.each, shown)
         if len(made) < len(plans):
             deadline.left_out.append(f"{len(plans) - len(made)} of {len(plans)} plans to measure")
         found = found.with_measured(*measured_plans(plans[: len(made)], made, original, task, data, shifts))
         if any(sign * one.score < sign * found.score for one in found.measured) or len(made) < len(plans):
             break
     return replace(found, left_out=tuple(deadline.left_out), samples=len(data), bound=deadline.bound)
+
+
+def planned_in_time(
+    plans: Sequence[Plan], network: nn.Module, original: nn.Module, task: Task, deadline: Deadline, scoring: float,
+    shown: Progress,
+) -> list[nn.Module]:  # fmt: skip
+    """Return the networks of as many plans as can be made, and scored in `scoring` seconds each, before the deadline."""
+    images, took, made = deadline.samples(MatchMoments().images, MATCHING), 0.0, list[nn.Module]()
+    with shown.bar("measured plans", len(plans)) as bar:
+        while len(made) < len(plans) and not deadline.over(ahead=took + (len(made) + 2) * scoring):
+            begun = deadline.spent
+            made.append(planned(plans[len(made)], network, original, task, images))
+            took = deadline.spent - begun
+            bar.advance()
+    return made
 
 
 def chosen_weights(view: View) -> list[Weight]:

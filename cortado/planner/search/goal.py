@@ -43,7 +43,7 @@ RECOVERY_SHARE = 0.3
 """Share of the time for finetuning one trial."""
 EXPLORE_SHARE = 0.2
 """Share of the time for measuring cuts."""
-FORECAST_SHARE = 1 / 3
+MEASURING_SHARE = 1 / 3
 """Largest share of the time for all measuring before the first proposal: cuts, and the size-accuracy curve."""
 
 
@@ -203,7 +203,7 @@ class GoalSearch:
         curve = None
         if self.wanted.bytes_count:
             # However late a cut was measured, the curve has its first recipe.
-            share = max(1e-9, FORECAST_SHARE * self.seconds - begun.spent)
+            share = max(1e-9, MEASURING_SHARE * self.seconds - begun.spent)
             curve = memory.made(
                 "curve",
                 SizeAccuracyCurve,

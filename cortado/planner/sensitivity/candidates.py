@@ -168,10 +168,8 @@ def every_candidate(
                     found[path].append(one)
             bar.advance()
             if deadline.over(CARRIED_OUT) and number < len(candidate_recipes):
-                skipped, all_of_them = len(candidate_recipes) - number, len(candidate_recipes)
-                deadline.left_out.append(
-                    f"{skipped} of {all_of_them} candidate recipes, from {candidate_recipes[number]} on"
-                )
+                skipped = f"{len(candidate_recipes) - number} of {len(candidate_recipes)} candidate recipes"
+                deadline.left_out.append(f"{skipped}, from {candidate_recipes[number]} on")
                 break
         for path in rated:
             if not deadline.over(MEASURED):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from cortado.planner.search import goal
-from cortado.planner.search.goal import FORECAST_SHARE, reach
+from cortado.planner.search.goal import MEASURING_SHARE, reach
 from cortado.planner.search.shapes import Shape, Shapes
 from tests.planner.search.test_shifted_limits import hidden, trained
 
@@ -57,7 +57,7 @@ def test_a_minute_is_enough_to_keep_what_8_bits_keep(tmp_path, clock, monkeypatc
     first = got.trials[0]
     assert first.shape == "8 bits" and first.keeps_all and not first.trained
     assert got.best.keeps_all, [one.kept_text() for one in got.trials]
-    assert all(one <= FORECAST_SHARE * SECONDS for one in spent), spent
+    assert all(one <= MEASURING_SHARE * SECONDS for one in spent), spent
     # Where the first trial takes the whole minute, nothing is foreseen; else there are trials beside it.
     assert bool(spent) is (first.seconds < SECONDS) is (len(got.trials) > 1)
     # No trial starts late: all but the last end within the minute.
@@ -82,4 +82,4 @@ def test_cuts_and_curve_together_take_a_third(tmp_path, clock, monkeypatch, late
     monkeypatch.setattr(goal, "size_accuracy_curve", curve)
     with pytest.raises(KeyboardInterrupt):
         reach(trained(), hidden(), [LIMIT], time_limit=SECONDS, folder=tmp_path)
-    assert given == [pytest.approx(max(1e-9, FORECAST_SHARE * SECONDS - late * SECONDS), abs=1e-6)]
+    assert given == [pytest.approx(max(1e-9, MEASURING_SHARE * SECONDS - late * SECONDS), abs=1e-6)]

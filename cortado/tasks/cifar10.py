@@ -18,6 +18,7 @@ from cortado.tasks.sheets import read_sheets
 from cortado.tasks.store import Remote, download, folders
 
 CLASSES = 10
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # ImageNet's colour statistics, with which the published networks for CIFAR-10 were trained.
 NORMALISE = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TRAIN_COUNT, VALIDATION_COUNT = 45_000, 5_000

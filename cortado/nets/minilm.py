@@ -42,10 +42,10 @@ class Block(nn.Module):
 
     def forward(self, activation: Tensor, bias: Tensor) -> Tensor:
         """`activation` (N, T, 384), `bias` (N, 1, 1, T) is added to what attention weighs."""
-        split = [
+        query, key, value = (
             one(activation).unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
-        ]
-        mixed = functional.scaled_dot_product_attention(*split, attn_mask=bias).transpose(1, 2).flatten(2)
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2).flatten(2)
         activation = self.first_norm(activation + self.leave(mixed))
         return self.last_norm(activation + self.outer(functional.gelu(self.inner(activation))))
 

@@ -14,10 +14,13 @@ from torch.nn import functional
 
 from bench.kept import kept
 from bench.result import PIECES
-from bench.segmenter import SCORE, WARMUP_STEPS, flipped, memory, poly, student
+from bench.segmenter import SCORE, WARMUP_STEPS, flipped, full_size, memory, poly, student
 from cortado.task.data import Data
 from cortado.task.measure import mean_score
+from cortado.task.metric import Metric
+from cortado.task.overlap import mean_of_classes
 from cortado.task.task import Task
+from cortado.task.taxonomy import IGNORED, Taxonomy
 from cortado.tasks import camvid
 from cortado.training.loop import train
 from cortado.training.training import Training
@@ -27,7 +30,27 @@ BATCH, STEPS = 8, 300
 EDGE = 4
 """Rows that are left out above and below, so that the size halves four times."""
 VOID = camvid.CLASSES
+LABELS = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+GROUPS = {
+    "sky": "sky", "built": ("building", "pole", "sign", "fence"), "ground": ("road", "pavement"), "tree": "tree",
+    "moving": ("car", "pedestrian", "bicyclist"),
+}  # fmt: skip
+TAXONOMY = Taxonomy(LABELS, {"fine": LABELS, "coarse": GROUPS})
 exact_loss = partial(functional.cross_entropy, ignore_index=VOID)
+
+
+def in_set(name: str, masks: Tensor) -> Tensor:
+    """Return masks of classes and void as labels of a set."""
+    of_class = torch.cat([TAXONOMY.members[name].int().argmax(0), torch.tensor([IGNORED])])
+    return of_class[masks]
+
+
+def coarse_overlaps(outputs: Tensor, masks: Tensor) -> Tensor:
+    """Return each frame's rows of the mean IoU of coarse labels, from masks of classes."""
+    return TAXONOMY.mean_iou("coarse").rows(full_size(outputs, masks), in_set("coarse", masks))
+
+
+COARSE_SCORE = Metric("mean IoU of coarse labels", "%", coarse_overlaps, whole=mean_of_classes)
 
 
 @cache
@@ -72,7 +95,7 @@ def task(data: Data, loss: Any, seed: int) -> Task:
 
 
 def trained(name: str, data: Data, loss: Any, seed: int, settings: Sequence[Any]) -> dict[str, float]:
-    """Return the kept scores, mean IoU in %, of a segmenter trained on these data: "validation", "test"."""
+    """Return the kept scores of a segmenter, mean IoU in %: "validation", "test", "coarse" (test frames, coarse labels)."""
 
     def make() -> dict[str, float]:
         network, made = student(seed), task(data, loss, seed)
@@ -82,6 +105,7 @@ def trained(name: str, data: Data, loss: Any, seed: int, settings: Sequence[Any]
         )  # fmt: skip
         train(network, made, how, seed=seed, label=f"{name}, seed {seed}")
         found = {one: mean_score(network, getattr(made, one), SCORE) for one in ("validation", "test")}
+        found["coarse"] = mean_score(network, made.test, COARSE_SCORE)
         print(name, seed, found, flush=True)
         return found
 

@@ -38,7 +38,8 @@ class Captions(Objective):
 
     Embeddings (N, width) and the vectors of sentences are compared by cosine, over a temperature that is learned along and
     drawn as a curve. The loss is the cross entropy of each sample's sentence among those of the batch, and of each sentence's
-    sample, halved. Samples of one class, or with equal sentences, share the target evenly (Yang et al., 2022).
+    sample, halved. Samples of one class, or with equal sentences, share the target evenly (Yang et al., 2022); its entropy is
+    subtracted, so that the least is 0.
 
     Targets are either the vectors of each sample's own sentence, float (N, width), or labels, for which the task's
     `outputs` are `Words`: then a prompt of each class is drawn at each step. Under torchrun, the samples of all processes are
@@ -67,9 +68,14 @@ class Captions(Objective):
 
 
 def both_ways(logits: Tensor, same: Tensor) -> Tensor:
-    """Return the cross entropy of rows and of columns, halved, from (N, N) logits and which pairs belong together."""
-    wanted = same.to(logits.dtype) / same.sum(1, keepdim=True)
-    return (functional.cross_entropy(logits, wanted) + functional.cross_entropy(logits.T, wanted)) / 2
+    """Return how far rows and columns of logits (N, N) are from the shares of what belongs together, halved.
+
+    Where each sample belongs to one sentence alone, that is the cross entropy.
+    """
+    counts = same.sum(1, keepdim=True)
+    wanted = same.to(logits.dtype) / counts
+    both = functional.cross_entropy(logits, wanted) + functional.cross_entropy(logits.T, wanted)
+    return both / 2 - counts.to(logits.dtype).log().mean()
 
 
 def own_sentences(step: TrainingStep) -> tuple[Tensor, Tensor]:

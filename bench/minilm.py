@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.nets.minilm import LENGTH, PAD, WIDTH, Block, MiniLM, Pieces, minilm
+from cortado.nets.minilm import LENGTH, PAD, WIDTH, SentenceBlock, MiniLM, WordPieces, minilm
 from cortado.task.data import Data
 from cortado.task.metric import Metric
 from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Task
 
-__all__ = ["PAD", "WIDTH", "Block", "MiniLM", "alike", "minilm", "pairs", "rank_correlation", "trimmed"]
+__all__ = ["PAD", "WIDTH", "SentenceBlock", "MiniLM", "alike", "minilm", "pairs", "rank_correlation", "trimmed"]
 
 
 def pairs(part: str) -> tuple[Tensor, Tensor]:
     """Tokens int64 (pairs, 2, LENGTH) and what people say, 0 to 5, of "train", "dev" or "test"."""
-    path, cutter = Path(os.environ["CORTADO_DATA"]) / "text" / f"stsb_{part}.tsv.xz", Pieces()
+    path, cutter = Path(os.environ["CORTADO_DATA"]) / "text" / f"stsb_{part}.tsv.xz", WordPieces()
     with lzma.open(path, "rt", encoding="utf8", newline="\n") as file:
         rows = [line.rstrip("\n").split("\t") for line in file if line.strip()]
     tokens = torch.zeros(len(rows), 2, LENGTH, dtype=torch.int64)

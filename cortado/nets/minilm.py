@@ -31,7 +31,7 @@ OWN_NAMES = {
 """The published names by parts, in this order, with ours."""
 
 
-class Block(nn.Module):
+class SentenceBlock(nn.Module):
     """Attention and two linear layers, each added to what came in and normed behind."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class MiniLM(nn.Module):
         super().__init__()
         self.words, self.places = nn.Embedding(PIECES, WIDTH), nn.Embedding(PLACES, WIDTH)
         self.kinds, self.norm = nn.Embedding(2, WIDTH), nn.LayerNorm(WIDTH, eps=1e-12)
-        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.blocks = nn.ModuleList(SentenceBlock() for _ in range(LAYERS))
 
     def forward(self, tokens: Tensor) -> Tensor:
         there = (tokens != PAD).to(self.norm.weight.dtype)
@@ -92,7 +92,7 @@ def minilm() -> nn.Module:
     return network.eval()
 
 
-class Pieces:
+class WordPieces:
     """Sentences to numbers of word pieces, as BERT's uncased tokenizer cuts them.  Devlin et al., 2019."""
 
     def __init__(self) -> None:
@@ -125,9 +125,9 @@ def is_sign(letter: str) -> bool:
 
 
 @cache
-def reader() -> tuple[nn.Module, Pieces]:
+def reader() -> tuple[nn.Module, WordPieces]:
     """Return the network and its tokenizer, read once."""
-    return minilm(), Pieces()
+    return minilm(), WordPieces()
 
 
 def sentence_vectors(texts: Sequence[str]) -> Tensor:

@@ -153,10 +153,10 @@ def checked(name: str, source: Any) -> Source:
 def sample_of(data: Data, place: int) -> tuple[Any, Any]:
     """Return one sample as it is stored or read: its inputs and its truth, without the axis of samples."""
     one = data.pick(slice(place, place + 1))
-    return one_of(one.inputs), one_of(one.targets)
+    return single_sample(one.inputs), single_sample(one.targets)
 
 
-def one_of(tree: Any) -> Any:
+def single_sample(tree: Any) -> Any:
     """Return a tree of one sample without the axis of samples."""
     return map_tensors(lambda one: one[0], tree)
 

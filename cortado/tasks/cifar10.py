@@ -15,7 +15,7 @@ from cortado.task.task import Task
 from cortado.tasks.augment import shift_crop_flip
 from cortado.tasks.batches import IMAGE_SHAPE, MOST_BYTES, read_binary_batch, read_bounded, read_python_batch
 from cortado.tasks.few_labels import few_labels
-from cortado.tasks.in_words import in_words
+from cortado.tasks.in_words import with_sentences
 from cortado.tasks.pixels import Normalise, checked_images
 from cortado.tasks.sheets import read_sheets
 from cortado.tasks.store import Remote, download, folders
@@ -121,4 +121,4 @@ def task(
         raise BadTask(
             "task: left_out needs words, the text encoder: only sentences name classes without pictures. Write words: minilm."
         )
-    return made if words is None else in_words(made, NAMES, words, left_out)
+    return made if words is None else with_sentences(made, NAMES, words, left_out)

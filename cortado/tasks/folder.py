@@ -14,7 +14,7 @@ from cortado.errors import BadTask
 from cortado.task.data import Data
 from cortado.task.task import Task
 from cortado.tasks.augment import shift_crop_flip
-from cortado.tasks.in_words import in_words
+from cortado.tasks.in_words import with_sentences
 from cortado.tasks.pictures import decoded_to
 from cortado.tasks.pixels import Normalise
 
@@ -85,7 +85,7 @@ def task(
     made = {name: pictures_in(part, (height, width), short, normalise, vary if name == "train" else None)
             for name, part in parts.items()}  # fmt: skip
     task_of = Task(made["train"], made["validation"], made["test"], seed=seed, batch=batch, name=root.resolve().name)
-    return task_of if words is None else in_words(task_of, [name.replace("_", " ") for name in names], words)
+    return task_of if words is None else with_sentences(task_of, [name.replace("_", " ") for name in names], words)
 
 
 def class_names(root: Path) -> list[str]:

@@ -17,7 +17,7 @@ from cortado.task.task import Task
 ENCODERS: dict[str, TextEncoder] = {"minilm": sentence_vectors}
 
 
-def in_words(task: Task, names: Sequence[str], encoder: Any, left_out: Sequence[str] = ()) -> Task:
+def with_sentences(task: Task, names: Sequence[str], encoder: Any, left_out: Sequence[str] = ()) -> Task:
     """Return the task with `Words` of these classes as outputs, their loss and their zero-shot accuracy.
 
     `encoder` is "minilm", package.module:function, or a function from texts to vectors. The training data lack the classes in
@@ -28,7 +28,7 @@ def in_words(task: Task, names: Sequence[str], encoder: Any, left_out: Sequence[
     if not left_out:
         return replace(task, outputs=words, loss=words.loss, metric=words.accuracy())
     numbers = words.numbers([left_out] if isinstance(left_out, str) else left_out)
-    train = without(task.train, numbers)
+    train = other_classes(task.train, numbers)
     calibration = train.first(512).original()
     return replace(
         task, train=train, calibration=calibration, outputs=words, loss=words.loss, metric=words.accuracy()
@@ -54,7 +54,7 @@ def text_encoder(named: Any) -> TextEncoder:
     return found  # type: ignore[no-any-return]
 
 
-def without(data: Data, numbers: Tensor) -> Data:
+def other_classes(data: Data, numbers: Tensor) -> Data:
     """Return the samples of other classes.  Raises BadTask where none is left, and for data that are not in memory."""
     if not isinstance(data.targets, Tensor):
         raise BadTask("task: classes are left out of data in memory only. Leave out left_out.")

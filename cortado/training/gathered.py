@@ -7,7 +7,7 @@ from torch import Tensor, distributed
 from torch.autograd import Function
 
 
-class Gathered(Function):
+class RowsOfAll(Function):
     """All processes' rows, in order of rank.  Its backward adds up what every process has for a process's own rows."""
 
     @staticmethod
@@ -30,12 +30,12 @@ class Gathered(Function):
         return total[context.start : context.start + context.count]
 
 
-def gathered(rows: Tensor) -> Tensor:
+def rows_of_all(rows: Tensor) -> Tensor:
     """Return the rows (N, ...) of all processes.
 
     A loss of them that every process computes, averaged over the processes as gradients are, moves weights as the same loss
     in one process does.
     """
-    found = Gathered.apply(rows.contiguous())
+    found = RowsOfAll.apply(rows.contiguous())
     assert isinstance(found, Tensor)
     return found

@@ -74,7 +74,7 @@ def test_ordinal_pairs_are_ranked():
     found = OrdinalPairs()(maps, pairs)
     torch.testing.assert_close(found, (losses[0] + losses[1] + losses[2]) / 4)
     found.backward()
-    assert float(maps.grad[0, 1, 0]) < 0 < float(maps.grad[0, 0, 0])
+    assert float(maps.grad[0, 0, 1]) < 0 < float(maps.grad[0, 0, 0])
     torch.testing.assert_close(OrdinalPairs()(maps[:, None], pairs), found)
     assert float(OrdinalPairs()(maps, pairs[:, 4:]).detach()) == 0
 

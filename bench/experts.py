@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.kept import kept
-from bench.minilm import PAD, WIDTH, Block, alike, minilm, pairs, rank_correlation, trimmed
+from bench.minilm import PAD, WIDTH, SentenceBlock, alike, minilm, pairs, rank_correlation, trimmed
 from bench.result import PIECES, row
 from cortado.methods.conditional.experts import ConditionalExperts
 from cortado.methods.learn import learn
@@ -44,7 +44,7 @@ DRAWS = 2000
 class Apart(nn.Module):
     """A block of MiniLM whose feed-forward layer is a module of its own, with the same weights."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: SentenceBlock) -> None:
         super().__init__()
         self.attention = Attention(block)
         self.feed = nn.Sequential(block.inner, nn.GELU(), block.outer)
@@ -58,7 +58,7 @@ class Apart(nn.Module):
 class Attention(nn.Module):
     """A block of MiniLM up to its first norm."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: SentenceBlock) -> None:
         super().__init__()
         self.query, self.key, self.value = block.query, block.key, block.value
         self.leave, self.norm = block.leave, block.first_norm

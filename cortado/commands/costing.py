@@ -20,7 +20,7 @@ from cortado.cost.costs import (
 )
 from cortado.cost.devices import Device, device_by_name, known_devices, read_devices
 from cortado.cost.estimate import read_estimate
-from cortado.cost.power_law import fit_compute_law, fit_power_law
+from cortado.cost.power_law import PowerLaw, fit_compute_law, fit_power_law
 from cortado.cost.text import cost_table
 from cortado.errors import BadValue
 from cortado.report.pages.served import served_times
@@ -55,9 +55,14 @@ GIVEN = "Give one of: a folder of compress, --hours, --operations, --parameters 
 @click.option(
     "--fit", type=click.Path(), help="A CSV file of runs, with columns loss and size, or parameters, tokens, loss."
 )
+@click.option(
+    "--at", type=float, help="With --fit of sizes: the loss to expect of a run of this size, with its interval."
+)
 @click.option("--list", "listed", is_flag=True, help="Show the table of devices.")
 @in_words
-def cost_command(folder: str | None, fit: str | None, listed: bool, devices: str | None, **given: Any) -> None:
+def cost_command(
+    folder: str | None, fit: str | None, at: float | None, listed: bool, devices: str | None, **given: Any
+) -> None:
     """Estimate energy, CO2e and money of a training, or of a million inferences before and after compression (FOLDER).
 
     All figures have 95 % intervals, from those of the inputs. With --fit, fit a power law to runs.
@@ -67,8 +72,10 @@ def cost_command(folder: str | None, fit: str | None, listed: bool, devices: str
         click.echo(devices_text({**known_devices(), **own}))
         return
     if fit:
-        click.echo(fit_text(Path(fit)))
+        click.echo(fit_text(Path(fit), at))
         return
+    if at is not None:
+        raise BadValue("cost: --at is the size of a run that --fit predicts. Give --fit runs.csv, or leave it out.")
     device = changed_device(device_by_name(given["device"], own), given)
     place = Location(
         PUE if given["pue"] is None else read_estimate(given["pue"], "PUE"),
@@ -131,10 +138,14 @@ def devices_text(devices: dict[str, Device]) -> str:
     return aligned([("device", "watts", "operations/s", "$/h", ""), *rows], "<")
 
 
-def fit_text(file: Path) -> str:
-    """Return the power law of the runs in a CSV file."""
+def fit_text(file: Path, at: float | None = None) -> str:
+    """Return the power law of the runs in a CSV file, and the loss to expect of a run of size `at`."""
     columns = read_columns(file)
     if {"parameters", "tokens", "loss"} <= set(columns):
+        if at is not None:
+            raise BadValue(
+                f"cost: --at needs runs with one column size, and {file} has parameters and tokens. Leave it out."
+            )
         law = fit_compute_law(columns["parameters"], columns["tokens"], columns["loss"])
         spent = 6 * max(n * d for n, d in zip(columns["parameters"], columns["tokens"], strict=True))
         rows = [("operations", "parameters", "tokens", "loss")]
@@ -151,10 +162,17 @@ def fit_text(file: Path) -> str:
         )
     one = fit_power_law(columns["size"], columns["loss"])
     low, high = one.exponent_interval
+    expected = "" if at is None else expected_text(one, at)
     return (
         f"loss = {one.floor:.4g} + {one.factor:.4g} x size^-{one.exponent:.3g}; exponent {low:.3g} to {high:.3g}, "
-        f"floor {one.floor_interval[0]:.4g} to {one.floor_interval[1]:.4g} (95 %); relative error {one.error:.2g}"
+        f"floor {one.floor_interval[0]:.4g} to {one.floor_interval[1]:.4g} (95 %); relative error {one.error:.2g}{expected}"
     )
+
+
+def expected_text(law: PowerLaw, size: float) -> str:
+    """Return the loss to expect of a run of a size, as a line."""
+    low, high = law.interval(size)
+    return f"\nsize {size:.4g}: loss {law.loss(size):.4g}, {low:.4g} to {high:.4g} (95 %)"
 
 
 def read_columns(file: Path) -> dict[str, list[float]]:

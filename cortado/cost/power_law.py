@@ -1,7 +1,7 @@
 """Power law: loss against size, data or compute, fitted to a few runs; and the size that an amount of computing trains best."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from cortado.errors import BadValue
 FEWEST, FEWEST_OF_TWO = 4, 6
 DRAWS = 200
 FLOORS = 200
+AROUND = 50
+"""Runs that are drawn around each resampled law."""
 OPERATIONS = 6.0
 """Operations of a training for each parameter and token."""
 
@@ -25,10 +27,27 @@ class PowerLaw:
     floor_interval: tuple[float, float]
     error: float
     """Root mean square of the differences in the logarithm of the loss."""
+    draws: tuple[tuple[float, float, float], ...] = field(default=(), repr=False, compare=False)
+    """Floor, factor and exponent from resampled runs."""
+    runs: int = 0
 
     def loss(self, size: float) -> float:
         """Return the loss of a run of this size."""
         return float(self.floor + self.factor * size**-self.exponent)
+
+    def interval(self, size: float, seed: int = 0) -> tuple[float, float]:
+        """Return the ends of the 95 % interval of one more run of this size.
+
+        It has the uncertainty of the law, from the resampled runs, and the spread of runs around it. Raises BadValue for a
+        size that is not positive.
+        """
+        (size,) = positive([size], "size", 1)
+        # Three figures are fitted, so that runs lie nearer to the law than a new one will.
+        spread = self.error * (self.runs / max(1, self.runs - 3)) ** 0.5
+        noise = np.random.default_rng(seed).standard_normal((len(self.draws), AROUND)) * spread
+        found = np.array([floor + factor * size**-exponent for floor, factor, exponent in self.draws])
+        low, high = np.quantile(found[:, None] * np.exp(noise), (0.025, 0.975))
+        return float(low), float(high)
 
 
 def fit_power_law(sizes: Sequence[float], losses: Sequence[float], seed: int = 0) -> PowerLaw:
@@ -51,7 +70,10 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], seed: int = 0
             found.append(fitted(x[chosen], y[chosen])[:3])
     draws = np.array(found) if found else np.array([[floor, factor, exponent]])
     ends = np.quantile(draws, (0.025, 0.975), axis=0)
-    return PowerLaw(floor, factor, exponent, (ends[0, 2], ends[1, 2]), (ends[0, 0], ends[1, 0]), error)
+    kept = tuple((float(one[0]), float(one[1]), float(one[2])) for one in draws)
+    return PowerLaw(
+        floor, factor, exponent, (ends[0, 2], ends[1, 2]), (ends[0, 0], ends[1, 0]), error, kept, len(x)
+    )  # fmt: skip
 
 
 def fitted(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
@@ -131,7 +153,9 @@ def positive(values: Sequence[float], what: str, fewest: int) -> np.ndarray:
     """Return figures as an array.  Raises BadValue for too few, or for one that is not positive."""
     found = np.asarray(values, dtype=np.float64)
     if len(found) < fewest:
-        raise BadValue(f"cost: a fit needs at least {fewest} runs, got {len(found)}.")
+        raise BadValue(
+            f"cost: a fit needs at least {fewest} runs, got {len(found)}. Train more of them, of other sizes."
+        )
     if not np.isfinite(found).all() or (found <= 0).any():
         raise BadValue(f"cost: each {what} must be a number above 0.")
     return found

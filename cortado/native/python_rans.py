@@ -110,7 +110,7 @@ def encode(contexts: np.ndarray, found: np.ndarray, streams: int, renumber: np.n
     return np.array(words[::-1], dtype="<u2").tobytes()
 
 
-class Words:
+class WordReader:
     """Reads 16-bit words, zeros after the end."""
 
     def __init__(self, body: bytes) -> None:
@@ -143,7 +143,7 @@ def decode(
     body: bytes, raw: bytes, plan: list[int], across: np.ndarray, below: np.ndarray, tables: np.ndarray, out: np.ndarray
 ) -> bool:
     """Fill `out`; return False when the streams do not end in the encoder's final state."""
-    words, at, direct, least, signed = Words(body), 0, plan[2], plan[3], plan[4]
+    words, at, direct, least, signed = WordReader(body), 0, plan[2], plan[3], plan[4]
     states = [words.take() << 16 | words.take() for _ in range(plan[7])]
     starts, widths, found = tables[:, :TOKENS].tolist(), tables[:, TOKENS:].tolist(), [0] * plan[0]
     for index, s, means in walk_values(plan):

@@ -10,6 +10,7 @@ from torch import Tensor
 from cortado.errors import BadTask
 from cortado.task.data import Data
 from cortado.task.metric import Metric
+from cortado.task.overlap import mean_of_classes, overlaps
 
 IGNORED = -100
 """The target of samples and pixels without a label, as in torch's cross entropy."""
@@ -117,12 +118,39 @@ class Taxonomy:
         logs = logits.float().log_softmax(-1).masked_fill(~inside, -torch.inf)
         return -logs.logsumexp(-1).mean()
 
-    def accuracy(self, name: str) -> Metric:
+    def loss_on(self, name: str) -> "SetLoss":
+        """Return the loss for the own labels, 0, 1, ..., of one set, such as for a `Source` with a weight of its own."""
+        self.labels_of(name)
+        return SetLoss(self, name)
+
+    def accuracy(self, name: str, merged: bool = False) -> Metric:
         """Return the share of samples whose most probable label of a set is right, of classes and of maps alike.
 
-        Targets are the set's own labels, 0, 1, ..., or numbers over all sets.
+        Targets are the set's own labels, 0, 1, ...; with `merged`, numbers over all sets.
         """
-        return Metric(f"accuracy on {name}", "%", SetAccuracy(self, name))
+        self.labels_of(name)
+        return Metric(f"accuracy on {name}", "%", SetAccuracy(self, name, merged))
+
+    def mean_iou(self, name: str, merged: bool = False) -> Metric:
+        """Return the mean intersection over union of a set's labels, in maps (N, H, W) of its own labels, over all images.
+
+        With `merged`, of numbers over all sets.
+        """
+        self.labels_of(name)
+        return Metric(f"mean IoU on {name}", "%", SetOverlaps(self, name, merged), whole=mean_of_classes)
+
+    def own_labels(self, name: str, targets: Tensor, merged: bool) -> Tensor:
+        """Return targets as labels of a set, where they are numbers over all sets.  Raises BadTask for those of other sets."""
+        count = len(self.members[name])
+        first = int(self.encode(name, torch.zeros(1, dtype=torch.int64))) if merged else 0
+        labels = torch.where(targets == IGNORED, IGNORED, targets - first)
+        given = labels[labels != IGNORED]
+        if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < count:
+            raise BadTask(
+                f"taxonomy: targets of {name} must lie in {first}..{first + count - 1}, got {int(given.min()) + first}.."
+                f"{int(given.max()) + first}. Score each set on data of its own, with merged=True for numbers of `encode`."
+            )
+        return labels
 
     def merged(self, parts: Mapping[str, Data]) -> Data:
         """Return data of several sets, in memory, as one: targets are numbers over all sets.
@@ -144,19 +172,45 @@ class Taxonomy:
 
 
 @dataclass(frozen=True)
-class SetAccuracy:
-    """1 for each sample whose most probable label of a set is right, for maps the share of right pixels."""
+class SetLoss:
+    """The loss of one set's own labels."""
 
     taxonomy: Taxonomy
     name: str
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean over what has a label, from logits (N, classes, ...) and labels (N, ...)."""
+        return self.taxonomy.loss(outputs, self.taxonomy.encode(self.name, targets))
+
+
+@dataclass(frozen=True)
+class SetAccuracy:
+    """1 for each sample whose most probable label of a set is right, for maps the share of right pixels."""
+
+    taxonomy: Taxonomy
+    name: str
+    merged: bool = False
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return (N,), from logits (N, classes, ...) and labels (N, ...)."""
-        members = self.taxonomy.members[self.name]
-        labels, first = targets, int(self.taxonomy.encode(self.name, torch.zeros(1, dtype=torch.int64)))
-        if targets.numel() and int(targets.max()) >= len(members):
-            labels = torch.where(targets == IGNORED, IGNORED, targets - first)
+        labels = self.taxonomy.own_labels(self.name, targets, self.merged)
         known = (labels != IGNORED).flatten(1) if labels.dim() > 1 else (labels != IGNORED)[:, None]
-        right = self.taxonomy.log_probabilities(outputs, members).argmax(1) == labels
+        right = self.taxonomy.log_probabilities(outputs, self.taxonomy.members[self.name]).argmax(1) == labels
         right = right.flatten(1) if right.dim() > 1 else right[:, None]
         return (right & known).sum(1) / known.sum(1).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class SetOverlaps:
+    """For each image the pixels of intersection and of union, label by label of a set."""
+
+    taxonomy: Taxonomy
+    name: str
+    merged: bool = False
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return (N, 2 x labels), from logits (N, classes, H, W) and labels (N, H, W)."""
+        members = self.taxonomy.members[self.name]
+        labels = self.taxonomy.own_labels(self.name, targets, self.merged)
+        void = torch.where(labels == IGNORED, len(members), labels)
+        return overlaps(self.taxonomy.log_probabilities(outputs, members), void, len(members))

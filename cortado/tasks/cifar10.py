@@ -2,7 +2,9 @@
 
 import tarfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -13,11 +15,13 @@ from cortado.task.task import Task
 from cortado.tasks.augment import shift_crop_flip
 from cortado.tasks.batches import IMAGE_SHAPE, MOST_BYTES, read_binary_batch, read_bounded, read_python_batch
 from cortado.tasks.few_labels import few_labels
+from cortado.tasks.in_words import with_sentences
 from cortado.tasks.pixels import Normalise, checked_images
 from cortado.tasks.sheets import read_sheets
 from cortado.tasks.store import Remote, download, folders
 
 CLASSES = 10
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # ImageNet's colour statistics, with which the published networks for CIFAR-10 were trained.
 NORMALISE = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TRAIN_COUNT, VALIDATION_COUNT = 45_000, 5_000
@@ -90,18 +94,22 @@ def read_cifar10() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return train, checked_images("CIFAR-10's test set", *parts[-1], IMAGE_SHAPE, CLASSES)
 
 
-def task(seed: int = 0, augment: bool = True, labelled: int = 0) -> Task:
+def task(
+    seed: int = 0, augment: bool = True, labelled: int = 0, words: Any = None, left_out: Sequence[str] = ()
+) -> Task:
     """Return the task: train on 45,000 images, validate on the last 5,000 of the training set, test on the test images.
 
     Inputs are float32 (N, 3, 32, 32), `(pixel / 255 - mean) / std` per channel; in memory they stay uint8. `augment`
     shifts each training image by up to 4 pixels and mirrors half of them (cortado.tasks.augment.shift_crop_flip).
-    With `labelled`, only the first so many training images have labels, and all are unlabelled data.
+    With `labelled`, only the first so many training images have labels, and all are unlabelled data. With `words`, a text
+    encoder ("minilm" or package.module:function), the network gives embeddings that are compared with sentences of the
+    classes (cortado.tasks.in_words), and classes in `left_out` do not occur in the training data.
     Raises BadTask if the files cannot be found, downloaded or read.
     """
     (images, labels), (test_images, test_labels) = read_cifar10()
     train = Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT], NORMALISE, shift_crop_flip if augment else None)
     train, unlabelled = few_labels(train, labelled)
-    return Task(
+    made = Task(
         train=train,
         unlabelled=unlabelled,
         validation=Data(images[TRAIN_COUNT:], labels[TRAIN_COUNT:], NORMALISE),
@@ -109,3 +117,8 @@ def task(seed: int = 0, augment: bool = True, labelled: int = 0) -> Task:
         seed=seed,
         name="cifar10",
     )
+    if words is None and left_out:
+        raise BadTask(
+            "task: left_out needs words, the text encoder: only sentences name classes without pictures. Write words: minilm."
+        )
+    return made if words is None else with_sentences(made, NAMES, words, left_out)

@@ -14,6 +14,7 @@ from cortado.errors import BadTask
 from cortado.task.data import Data
 from cortado.task.task import Task
 from cortado.tasks.augment import shift_crop_flip
+from cortado.tasks.in_words import with_sentences
 from cortado.tasks.pictures import decoded_to
 from cortado.tasks.pixels import Normalise
 
@@ -60,14 +61,16 @@ def task(
     augment: bool = True,
     batch: int = 32,
     seed: int = 0,
+    words: Any = None,
 ) -> Task:
     """Return the task of the pictures under `path`: one folder for each class, or train/, val/ and test/ with such folders.
 
     Without folders for the parts, a share of each class is held out for `validation` and `test`, drawn from the seed. Pictures
     are decoded_to, so that the shorter side is `resize` (by default 8/7 of the size), and cropped in the middle to `size`, a
     number or (height, width); inputs are `(pixel / 255 - mean) / std`. Classes are numbered in the order of their names, or
-    as in `classes`. Training shifts and mirrors pictures, unless `augment` is False. Raises BadTask for folders without
-    pictures, classes without enough of them, and files that are no pictures.
+    as in `classes`. Training shifts and mirrors pictures, unless `augment` is False. With `words`, a text encoder ("minilm" or
+    package.module:function), the network gives embeddings, compared with sentences of the classes' names. Raises BadTask for
+    folders without pictures, classes without enough of them, and files that are no pictures.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -81,7 +84,8 @@ def task(
     normalise, vary = Normalise(tuple(mean), tuple(std)), shift_crop_flip if augment else None
     made = {name: pictures_in(part, (height, width), short, normalise, vary if name == "train" else None)
             for name, part in parts.items()}  # fmt: skip
-    return Task(made["train"], made["validation"], made["test"], seed=seed, batch=batch, name=root.resolve().name)
+    task_of = Task(made["train"], made["validation"], made["test"], seed=seed, batch=batch, name=root.resolve().name)
+    return task_of if words is None else with_sentences(task_of, [name.replace("_", " ") for name in names], words)
 
 
 def class_names(root: Path) -> list[str]:

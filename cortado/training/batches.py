@@ -45,7 +45,7 @@ Drawn = Mapping[str, TrainingBatch]
 """The batches of one step, by the name of their data: "train", "unlabelled"."""
 
 
-class Source:
+class DrawnData:
     """The batches of one part of the data on a device."""
 
     def __init__(self, name: str, data: Data, size: int, device: torch.device, group: Processes) -> None:
@@ -138,7 +138,7 @@ class Batches:
 
     def __init__(self, task: Task, size: int, device: torch.device, group: Processes, seed: int) -> None:
         self.task, self.size, self.device, self.group, self.seed = task, size, device, group, seed
-        self.sources: dict[str, Source] = {}
+        self.sources: dict[str, DrawnData] = {}
         self.asked: tuple[str, ...] = ()
         self.beside: Iterator[TrainingBatch] = iter(())
         self.teachers: Teachers | None = None
@@ -154,7 +154,7 @@ class Batches:
             )
         parts = {TRAIN: self.task.train, UNLABELLED: self.task.unlabelled}
         self.sources = {
-            name: Source(name, data, self.size, self.device, self.group)
+            name: DrawnData(name, data, self.size, self.device, self.group)
             for name, data in parts.items()
             if name in read and data is not None
         }
@@ -186,7 +186,7 @@ class Batches:
         for batch in self.sources[main].epoch(self.generator(number)):
             yield {main: batch} | {name: next(self.beside) for name in others}
 
-    def without_end(self, source: Source) -> Iterator[TrainingBatch]:
+    def without_end(self, source: DrawnData) -> Iterator[TrainingBatch]:
         """Yield the batches of one pass after the other, each in an order of its own."""
         for number in itertools.count(BESIDE):
             yield from source.epoch(self.generator(number))

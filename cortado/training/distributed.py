@@ -9,6 +9,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cortado.running.trees import pick
+from cortado.training.gathered import rows_of_all
 from cortado.training.traffic import Traffic, counted_hook
 
 
@@ -48,6 +49,10 @@ class Processes:
             distributed.all_reduce(value)
             value /= self.world
         return value
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Return the rows (N, ...) of all processes, through which gradients pass."""
+        return rows if self.world == 1 else rows_of_all(rows)
 
     def average_statistics(self, network: nn.Module) -> None:
         """Average running statistics over the processes, which each saw their own share; equal to the last bit afterwards."""

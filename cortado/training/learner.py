@@ -17,7 +17,7 @@ from cortado.task.outputs.outputs import Outputs, float_parts
 from cortado.task.task import Task
 from cortado.training.batches import Drawn, TrainingBatch
 from cortado.training.distributed import Processes
-from cortado.training.objectives.objective import UNLABELLED, Objective, Observed, TrainingStep, no_teachers
+from cortado.training.objectives.objective import UNLABELLED, Objective, Observed, TrainingStep, no_teachers, own_rows
 from cortado.training.players import Opponent, detached
 from cortado.training.precision import Precision, floats_in_float32
 from cortado.training.taps import TapHooks
@@ -46,6 +46,7 @@ class Learner(nn.Module):
         self.precision, self.task, self.label = precision, task, label
         self.number, self.progress = 0, 0.0
         self.ask: Callable[[Any], tuple[Observed, ...]] = no_teachers
+        self.gathered: Callable[[Tensor], Tensor] = own_rows
         self.along = nn.ModuleList(nn.ModuleDict() for _ in self.objectives)
         self.opponents: list[list[Opponent]] = [[] for _ in self.objectives]
         self.run_on(runner)
@@ -125,6 +126,7 @@ class Learner(nn.Module):
         return TrainingStep(
             batch.inputs, batch.targets, first.outputs, first.taps, batch.teachers, self.progress, {}, self.again, self.loss,
             self.label, stated_kind(self.task, first.outputs), ignored_label(self.task.loss), self.ask,
+            gathered=self.gathered,
         )  # fmt: skip
 
     def observed(self, inputs: Any) -> Observed:

@@ -115,6 +115,7 @@ class Loop:
         calls, training = self.calls, self.training
         runner = train_mode(self.runner(objectives), training.statistics)
         self.learner = Learner(runner, objectives, self.precision, self.task, calls.label)
+        self.learner.gathered = self.group.gathered
         used = self.learner.objectives
         steps = self.batches.open(used, calls.label)
         # A fraction of an epoch is at least one step; 0 epochs are none.

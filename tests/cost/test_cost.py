@@ -162,6 +162,41 @@ def test_text_has_the_unit_that_suits():
     assert money_text(rough(2_490_000)) == "$2,490,000" and energy_text(None) == ""
 
 
+def test_a_larger_run_lies_in_the_interval_nearly_as_often_as_it_says():
+    generator, inside, trials = np.random.default_rng(1), 0, 60
+    sizes = np.geomspace(1e3, 1e5, 7)
+
+    def drawn(size):
+        return (0.8 + 30 * size**-0.4) * np.exp(0.01 * generator.standard_normal(np.shape(size)))
+
+    for seed in range(trials):
+        law = fit_power_law(sizes, drawn(sizes), seed)
+        low, high = law.interval(3e5)
+        assert low < law.loss(3e5) < high
+        inside += low <= float(drawn(3e5)) <= high
+    assert inside >= 0.85 * trials
+
+
+def test_an_exact_law_leaves_no_doubt_about_a_larger_run():
+    law = fit_power_law([1e2, 1e3, 1e4, 1e5], [3 * size**-0.5 for size in (1e2, 1e3, 1e4, 1e5)])
+    assert law.interval(1e6) == pytest.approx((3e-3, 3e-3), rel=1e-3)
+    with pytest.raises(BadValue, match="each size must be a number above 0"):
+        law.interval(0)
+
+
+def test_command_says_what_to_expect_of_a_larger_run(tmp_path):
+    runs, both = tmp_path / "runs.csv", tmp_path / "both.csv"
+    runs.write_text("size,loss\n" + "".join(f"{size},{3 * size**-0.5}\n" for size in (100, 1000, 10000, 100000)))
+    assert "size 1e+06: loss 0.003, 0.003 to 0.003 (95 %)" in run("--fit", runs, "--at", "1e6").output
+    both.write_text("parameters,tokens,loss\n1,1,2\n")
+    for words, says in (
+        (("--fit", both, "--at", 5), "--at needs runs with one column size"),
+        (("--at", 5), "Give --fit runs.csv"),
+    ):
+        found = run(*words)
+        assert found.exit_code == 1 and says in found.output
+
+
 def test_command_costs_trainings_inferences_and_fits(tmp_path):
     done = run("--hours", 79.2, "--device", "v100", "--count", 64, "--watts", 188.15, "--pue", 1.58)
     assert done.exit_code == 0 and "1.51 MWh" in done.output

@@ -21,8 +21,10 @@ from cortado.network.graph.where import choose
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.masked import Masked
+from cortado.task.outputs.words import Words
 from cortado.task.overlap import mean_iou
 from cortado.task.task import Data, Task
+from cortado.tasks import cifar10
 from cortado.tasks.camvid import loss as camvid_loss
 from tests import tiny_detector
 
@@ -58,6 +60,10 @@ STAND_INS = {
         lambda: nn.Sequential(nn.Linear(12, 12), nn.Sequential(nn.Linear(12, 16), nn.GELU(), nn.Linear(16, 10))), (12,)
     ),
 }  # fmt: skip
+SENTENCES = Words(
+    cifar10.NAMES,
+    torch.nn.functional.normalize(torch.randn(10, 2, 12, generator=torch.Generator().manual_seed(5)), dim=2),
+)
 DEEPER = {"Spatially adaptive computation time, ResNet-56": lambda: CifarResNet(2, width=4)}
 """Recipes that need stages of two blocks."""
 TERMS = {
@@ -73,6 +79,7 @@ TERMS = {
     "mimic_espnet": {"task", "features"},
     "ponder_resnet_56": {"task", "logits", "ponder"},
     "experts_minilm": {"task"},
+    "clip_student_resnet_20": {"logits", "features"},
 }
 """What the last stage of a recipe learns from; in one step, peers exchange nothing yet."""
 
@@ -81,6 +88,10 @@ def tiny(recipe):
     torch.manual_seed(0)
     if recipe.task == "bccd":
         return tiny_detector.network().eval(), tiny_detector.task()
+    if recipe.network == "cifar_resnet":
+        data = Data(torch.randn(SAMPLES, 3, 32, 32), torch.arange(SAMPLES) % 10)
+        words = {"outputs": SENTENCES, "loss": SENTENCES.loss, "metric": SENTENCES.accuracy()}
+        return CifarResNet(1, classes=12, width=4).eval(), Task(data, data, data, batch=8, trial=True, **words)
     make, shape = STAND_INS[recipe.network]
     make = DEEPER.get(recipe.name, make)
     classes = torch.arange(SAMPLES) % 10
@@ -217,6 +228,13 @@ def test_student_of_resnet_56_is_the_small_network_in_8_bits():
     assert report.stages[0].parameters == 75_290 and len(network.layer3) == 1
     assert set(report.stages[1].curves) == {"task", "logits"}
     assert {weight.form.code_bits() for weight in parameter_places(network) if len(weight.shape) > 1} == {8}
+
+
+def test_pictures_and_words_end_pruned_in_six_bits_and_learn_from_sentences():
+    network, _, _, report = result("clip_resnet_20")
+    assert set(report.stages[0].curves) == set(report.stages[2].curves) == {"captions", "temperature"}
+    pruned = [weight.form for weight in parameter_places(network) if len(weight.shape) > 1]
+    assert all(isinstance(form, Masked) and form.code_bits() == 6 for form in pruned)
 
 
 def test_a_detector_is_taught_classes_and_boxes_and_ends_in_integers():

@@ -8,6 +8,7 @@ from torch.nn import functional
 from cortado.errors import BadTask
 from cortado.task.data import Data
 from cortado.task.measure import mean_score
+from cortado.task.sources import Source, Sources
 from cortado.task.task import Task
 from cortado.task.taxonomy import IGNORED, Taxonomy
 from cortado.training.loop import Training, train
@@ -55,9 +56,54 @@ def test_missing_classes_count_against_all_labels_and_are_never_answered():
 def test_accuracy_takes_labels_of_the_set_and_numbers_over_all_sets():
     outputs = torch.eye(5) * 9
     own = torch.tensor([0, 0, 1, 1, IGNORED])
-    metric = MADE.accuracy("kinds")
-    for targets in (own, MADE.encode("kinds", own)):
+    for metric, targets in (
+        (MADE.accuracy("kinds"), own),
+        (MADE.accuracy("kinds", merged=True), MADE.encode("kinds", own)),
+    ):
         assert metric.rows(outputs, targets).tolist() == [1, 1, 1, 1, 0]
+
+
+def test_numbers_over_all_sets_are_never_taken_for_labels_of_a_larger_set():
+    """The first set has fewer labels than the second, whose numbers are small enough to be labels."""
+    taxonomy = Taxonomy(CLASSES, {"kinds": SETS["kinds"], "fine": CLASSES})
+    outputs, fine = torch.eye(5) * 9, torch.tensor([0, 1, 2])
+    assert taxonomy.encode("fine", fine).tolist() == [2, 3, 4]
+    metric = taxonomy.accuracy("fine", merged=True)
+    assert metric.rows(outputs[:3], taxonomy.encode("fine", fine)).tolist() == [1, 1, 1]
+    with pytest.raises(BadTask, match=r"targets of kinds must lie in 0\.\.1, got 2\.\.4"):
+        taxonomy.accuracy("kinds").rows(outputs[:3], taxonomy.encode("fine", fine))
+
+
+def test_overlap_on_a_set_is_that_of_maps_in_its_own_labels():
+    outputs, labels = logits(3, (6, 7)), torch.randint(0, 2, (3, 6, 7), generator=torch.Generator().manual_seed(1))
+    labels[0, :2] = IGNORED
+    shares = outputs.softmax(1)
+    summed = torch.stack([shares[:, :2].sum(1), shares[:, 2:4].sum(1)], 1)
+    found, known = summed.argmax(1), labels != IGNORED
+    each = [
+        float(((found == one) & (labels == one) & known).sum() / (((found == one) | (labels == one)) & known).sum())
+        for one in (0, 1)
+    ]
+    for metric, targets in (
+        (MADE.mean_iou("kinds"), labels),
+        (MADE.mean_iou("kinds", merged=True), MADE.encode("kinds", labels)),
+    ):
+        assert metric.score(metric.rows(outputs, targets)) == pytest.approx(50 * sum(each))
+
+
+def test_sets_are_sources_with_weights_of_their_own():
+    data = {name: Data(logits(4), torch.tensor([0, 1, 0, 1])) for name in ("fine", "kinds")}
+    sources = Sources(
+        {
+            name: Source(one, MADE.loss_on(name), weight)
+            for (name, one), weight in zip(data.items(), (1.0, 0.25), strict=True)
+        }
+    )
+    inputs, targets = next(sources.data.batches(8))
+    each = [
+        MADE.loss(inputs[4 * at : 4 * at + 4], MADE.encode(name, data[name].targets)) for at, name in enumerate(data)
+    ]
+    torch.testing.assert_close(sources.loss(inputs, targets), each[0] / 2 + each[1] / 8)
 
 
 def test_gradients_with_nothing_labelled_are_zero():

@@ -47,6 +47,11 @@ class Observed:
     taps: Mapping[str, Any] = field(default_factory=dict)
 
 
+def own_rows(rows: Tensor) -> Tensor:
+    """Return the rows of a training in one process: its own."""
+    return rows
+
+
 def no_teachers(inputs: Any) -> tuple[Observed, ...]:
     """Return what no teachers give."""
     return ()
@@ -64,7 +69,8 @@ class TrainingStep:
     runs the network once more, and `ask(inputs)` the teachers; `loss(outputs, targets)` is the task's. `label` starts messages.
     `kind` is what the outputs are, where the task says it or the network returns several. `ignored` is the label that the
     task's loss leaves out. Of unlabelled data, `targets` are what the data carry, or None. Scalars that an objective puts into
-    `figures` by name are drawn beside its terms and not learned from.
+    `figures` by name are drawn beside its terms and not learned from. `gathered(rows)` returns the rows of all processes, with
+    gradients, for what compares the samples of a batch with each other.
     """
 
     inputs: Any
@@ -81,6 +87,7 @@ class TrainingStep:
     ignored: int = -100
     ask: Callable[[Any], tuple[Observed, ...]] = no_teachers
     figures: dict[str, Tensor] = field(default_factory=dict)
+    gathered: Callable[[Tensor], Tensor] = own_rows
 
 
 Terms = Mapping[str, Tensor]

@@ -14,8 +14,8 @@ PRICE = 0.1
 """What a bit costs, in squares of the step: more leaves out too many small codes, less keeps codes that hardly matter."""
 CLASSES, LARGEST = 12, 255
 """Classes of expected magnitude with code lengths of their own, and the largest magnitude that has a length of its own."""
-SAMPLED = 20_000
-SPAN = 100.0
+SAMPLED, TOWARDS = 20_000, 0.35
+SPAN = 1000.0
 """Outputs are weighed within this factor of the mean of their layer."""
 MANTISSA = 3
 """Bits of a row's step after the leading one: eight steps an octave, one byte or less in the file."""
@@ -127,6 +127,11 @@ def blocks(count: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + BLOCK, count)
 
 
+def towards_zero(levels: Tensor) -> Tensor:
+    """Return the codes of values in steps that are rounded without feedback, as often towards zero as bits make them."""
+    return levels.sign() * (levels.abs() + TOWARDS).floor()
+
+
 @dataclass(frozen=True)
 class CodeLengths:
     """The bits of a code by its magnitude and by the expected magnitude of its row and column.
@@ -146,7 +151,7 @@ class CodeLengths:
         cuts = flat[:: max(1, len(flat) // SAMPLED)].quantile(torch.linspace(0, 1, CLASSES + 1)[1:-1].to(flat))
         wide = 2 * LARGEST + 1
         classes = torch.bucketize(expected, cuts) * wide + LARGEST
-        codes = (levels.sign() * (size + 0.35).floor()).clamp(-LARGEST, LARGEST).long()
+        codes = towards_zero(levels).clamp(-LARGEST, LARGEST).long()
         counts = torch.bincount((classes + codes).flatten(), minlength=CLASSES * wide).view(CLASSES, wide).float()
         # Both signs are equally likely, and no code is impossible.
         counts = (counts + counts.flip(1)) / 2 + 0.01 + counts.sum(1, keepdim=True) * 1e-3 / wide

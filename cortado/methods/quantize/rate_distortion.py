@@ -1,7 +1,5 @@
 """quantize/rate_distortion: one step for the whole network; each layer's bits follow from what its errors cost."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +10,7 @@ from cortado.errors import BadValue
 from cortado.layers.kinds import is_known_matrix, is_lookup
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need, matrices
+from cortado.methods.quantize.bit_budget import MakeProblem, step_for
 from cortado.methods.quantize.feedback import Problem, Rounded, rounded, upper_factor
 from cortado.network.statistics.one_pass import Statistics, one_pass
 from cortado.network.view import View
@@ -20,19 +19,12 @@ from cortado.parts.forms.quantized import Quantized
 from cortado.quantities import read_quantity
 from cortado.task.task import Task
 
-START = 2e-4
-"""The first step that is tried for a number of bits."""
-CLOSE, MOST_PROBES = 0.003, 12
-"""How near to the wanted bits is near enough, as a share of them, and after how many steps tried it ends."""
-PROBED = 64
-"""Rows of a weight that are rounded to learn how many bits a step needs; rows are rounded independently."""
 MOST_ENTRIES = 2**22
 """Entries that are rounded together."""
 DOMINANT = 0.25
 """A layer with this share of the predicted loss is noted."""
 
 
-MakeProblem = Callable[[], Problem]
 Problems = list[tuple["Matrix", MakeProblem]]
 
 
@@ -117,32 +109,29 @@ class QuantizeRateDistortion(Method):
             )
 
     def apply(self, view: View, task: Task) -> None:
+        self.round(view, task, self.observed(view, task))
+
+    def observed(self, view: View, task: Task) -> Statistics:
+        """Return what the weights multiply and what errors of their outputs cost, in the network as it is."""
         chosen = MATRICES.require(self, view, task)
         layers = {path: layer for one in chosen for path, layer in one.layers.items()}
         half = self.precision == "bfloat16"
-        seen = one_pass(view.network, layers, task, self.images, self.rows, self.slopes, half)
+        return one_pass(view.network, layers, task, self.images, self.rows, self.slopes, half)
+
+    def round(self, view: View, task: Task, seen: Statistics) -> None:
+        """Round the chosen weights, and note what was found."""
         factors = Factors()
-        made = [(one, one.problem(seen, self.damp, factors)) for one in chosen]
+        made = [(one, one.problem(seen, self.damp, factors)) for one in MATRICES.require(self, view, task)]
         problems = [(one, make) for one, make in made if make is not None]
         step = self.step or self.step_for(problems)
         results = [put(one.weight, make, step) for one, make in problems]
         view.notes += [*left_alone(self, view, [one for one, _ in problems]), *findings(problems, results, step)]
 
     def step_for(self, problems: Problems) -> float:
-        """Return the step at which the codes have the wanted bits: a secant search on its logarithm."""
+        """Return the step at which the codes have the wanted bits."""
         entries = sum(one.weight.shape.numel() for one, _ in problems)
         wanted = 8 * read_quantity(self.size, "size") if self.size else self.bits * entries
-        low, high = -math.inf, math.inf
-        at = math.log2(START)
-        for _ in range(MOST_PROBES):
-            found = sum(probed_bits(make(), 2.0**at) for _, make in problems)
-            if abs(found - wanted) <= CLOSE * wanted:
-                break
-            low, high = (at, high) if found > wanted else (low, at)
-            # Twice the step is one bit less where codes are large, and half of the bits where nearly all are zero.
-            moved = at + (found - wanted) / min(entries, max(found, wanted))
-            at = moved if low < moved < high else (max(low, high - 2) + min(high, low + 2)) / 2
-        return float(2.0**at)
+        return step_for([make for _, make in problems], wanted)
 
 
 def problem_of(weight: Weight, upper: Tensor, outputs: Tensor) -> Problem:
@@ -161,13 +150,6 @@ def put(weight: Weight, make: MakeProblem, step: float) -> Rounded:
     weight.set_form(Quantized(codes, scale.to(place), None, "channel").to(place.device))
     nothing = torch.empty(0)
     return Rounded(nothing, nothing, sum(part.loss for part in parts), sum(part.bits for part in parts))
-
-
-def probed_bits(problem: Problem, step: float) -> float:
-    """Return the bits of a weight's codes at a step, from some of its rows."""
-    count = problem.weight.shape[1]
-    some = problem.some_rows(max(1, count // PROBED))
-    return rounded(some, step).bits * count / some.weight.shape[1]
 
 
 def matrices_that_run(method: Method, view: View, task: Task) -> list[Matrix]:

@@ -2,10 +2,11 @@
 
 Everything is learned from the validation text: second moments and weights of outputs from windows of 256 tokens, then factors of
 rows and norms by KL to the original. The score is that of the first 8 windows of 1,024 tokens of the test text, of networks
-read back from the file on the disk; both sides run in bfloat16, which moves a perplexity by 0.1 %. The package has no float original: the network is
-that of its 4-bit file, and all grids here are new ones. GPTQ (groups of 64, with zero points) and nearest rounding are applied to
-the blocks alone; the embedding stays in float32 and is not counted. Their bytes are those of packed codes with 16-bit scales.
-Minutes are those of the processor, on one thread. Pieces are kept beside the bench, files and statistics in its cache.
+read back from the file on the disk; both sides run in bfloat16, which moves a perplexity by 0.1 %. The package has no float
+original: the network is that of its 4-bit file, and all grids here are new ones. GPTQ (groups of 64, with zero points) and
+nearest rounding are applied to the blocks alone; the embedding stays in float32 and is not counted. Their bytes are those of
+packed codes with 16-bit scales. Minutes are those of the processor, on one thread. Pieces are kept beside the bench, files and
+statistics in its cache.
 """
 
 import copy
@@ -41,9 +42,9 @@ from cortado.tasks.text import task as text_task
 from cortado.training.training import Training
 
 TESTED, WINDOW, SHORT = 8, 1024, 256
-SEEN, SLOPES = 48, 16
+SEEN, SLOPES = 32, 12
 """Windows of the validation text for second moments, and for the weights of outputs."""
-STEPS = 60
+STEPS = 48
 """Steps of one short window for the factors."""
 FILES = {"small": ("40.8 MB", 41.5, 1.30, 1.25), "large": ("49.3 MB", 50.0, 1.12, 1.08)}
 """Bytes of the codes; the most megabytes of the file, and the most times the original's perplexity: the bar and a stretch."""

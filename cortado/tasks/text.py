@@ -75,7 +75,9 @@ class Windows:
             found = torch.as_tensor(given)
         except (TypeError, ValueError, RuntimeError):
             found = torch.zeros(0, 0)
-        if found.dim() != 1 or found.is_floating_point() or found.is_complex():
+        whole = not found.is_floating_point() and not found.is_complex()
+        # An empty list has no type.
+        if found.dim() != 1 or not (whole or found.numel() == 0):
             raise BadTask(
                 f"text: the tokenizer must return the numbers of a text's tokens, a list of whole numbers, got "
                 f"{type(given).__name__}. Pass a function such as lambda text: tokenizer.encode(text).ids."

@@ -12,8 +12,9 @@ BLOCK = 64
 """Inputs whose errors are passed on together to all that come later."""
 PRICE = 0.1
 """What a bit costs, in squares of the step: more leaves out too many small codes, less keeps codes that hardly matter."""
-CLASSES, LARGEST = 12, 255
-"""Classes of expected magnitude with code lengths of their own, and the largest magnitude that has a length of its own."""
+CLASSES, FILLED, LARGEST = 12, 1000, 255
+"""Most classes of expected magnitude with code lengths of their own, of at least so many weights each; and the largest
+magnitude that has a length of its own."""
 SAMPLED, TOWARDS = 20_000, 0.35
 SPAN = 1000.0
 """Outputs are weighed within this factor of the mean of their layer."""
@@ -148,11 +149,12 @@ class CodeLengths:
         size = levels.abs()
         expected = (size.mean(2, keepdim=True) + 1e-9).log2() + (size.mean(1, keepdim=True) + 1e-9).log2()
         flat = expected.flatten()
-        cuts = flat[:: max(1, len(flat) // SAMPLED)].quantile(torch.linspace(0, 1, CLASSES + 1)[1:-1].to(flat))
+        count = min(CLASSES, 1 + len(flat) // FILLED)
+        cuts = flat[:: max(1, len(flat) // SAMPLED)].quantile(torch.linspace(0, 1, count + 1)[1:-1].to(flat))
         wide = 2 * LARGEST + 1
         classes = torch.bucketize(expected, cuts) * wide + LARGEST
         codes = towards_zero(levels).clamp(-LARGEST, LARGEST).long()
-        counts = torch.bincount((classes + codes).flatten(), minlength=CLASSES * wide).view(CLASSES, wide).float()
+        counts = torch.bincount((classes + codes).flatten(), minlength=count * wide).view(count, wide).float()
         # Both signs are equally likely, and no code is impossible.
         counts = (counts + counts.flip(1)) / 2 + 0.01 + counts.sum(1, keepdim=True) * 1e-3 / wide
         return cls(classes, -(counts / counts.sum(1, keepdim=True)).log2().flatten())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from cortado.methods.quantize.feedback import CodeLengths, Problem, rounded, towards_zero
 
 MakeProblem = Callable[[], Problem]
-START, RANGE = 2e-4, 40.0
+START, RANGE = 2e-4, 90.0
 """The first step that is tried, and how many octaves around it."""
 CLOSE, MOST_TRIED = 1e-3, 60
 """How near to the wanted bits is near enough, as a share of them, and after how many steps tried the search ends."""
@@ -45,11 +45,12 @@ def searched(bits: Callable[[float], float], wanted: float) -> float:
     """Return the step with so many bits, which fall as it grows: bisection of its logarithm."""
     low, high = math.log2(START) - RANGE, math.log2(START) + RANGE
     at = math.log2(START)
-    for _ in range(MOST_TRIED):
+    for number in range(MOST_TRIED):
         found = bits(2.0**at)
         if abs(found - wanted) <= CLOSE * wanted:
             break
         low, high = (at, high) if found > wanted else (low, at)
-        # Near its end a step is at most two octaves away.
-        at = min(max((low + high) / 2, at - 2), at + 2)
+        # The start is near for most networks, and far for one that is sure of all its answers.
+        reach = 2.0 ** (number // 2)
+        at = min(max((low + high) / 2, at - reach), at + reach)
     return float(2.0**at)

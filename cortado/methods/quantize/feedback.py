@@ -94,6 +94,8 @@ def rounded(problem: Problem, step: float) -> Rounded:
     left = problem.weight.float().mT.contiguous()
     lengths = CodeLengths.of(left / scale[:, None])
     free = None if problem.free is None else problem.free.mT
+    # Costs are in squares of the step, which may be tiny where a network is sure of all its answers.
+    unit = problem.outputs.sqrt() / step
     codes, pivots = torch.empty_like(left), problem.upper.diagonal(dim1=-2, dim2=-1)
     loss = torch.zeros_like(scale)
     for start, stop in blocks(left.shape[1]):
@@ -101,7 +103,7 @@ def rounded(problem: Problem, step: float) -> Rounded:
         for at in range(start, stop):
             pivot = pivots[:, at, None]
             found = left[:, at] / scale
-            chosen = cheaper(found, problem.outputs * (scale / pivot) ** 2, PRICE * step**2, lengths, at)
+            chosen = cheaper(found, (unit * scale / pivot) ** 2, lengths, at)
             codes[:, at] = chosen if free is None else chosen * free[:, at]
             error = (left[:, at] - codes[:, at] * scale) / pivot
             errors[:, at - start] = error
@@ -113,11 +115,11 @@ def rounded(problem: Problem, step: float) -> Rounded:
     return Rounded(codes.mT.to(torch.int32), scale, nats, CodeLengths.of(codes).bits(codes))
 
 
-def cheaper(found: Tensor, cost: Tensor, price: float, lengths: "CodeLengths", at: int) -> Tensor:
+def cheaper(found: Tensor, cost: Tensor, lengths: "CodeLengths", at: int) -> Tensor:
     """Return the cheaper of the two codes of each of `found` (groups, outputs), which are in steps, at input `at`."""
     near = found.round()
     less = near - near.sign()
-    gain = cost * ((found - near).square() - (found - less).square()) + price * (
+    gain = cost * ((found - near).square() - (found - less).square()) + PRICE * (
         lengths.of_codes(near, at) - lengths.of_codes(less, at)
     )
     return torch.where(gain > 0, less, near)

@@ -93,12 +93,24 @@ def test_less_is_lost_than_by_nearest_rounding_at_as_many_bits(kind, request):
     assert kl(network, found, task) < 0.6 * kl(network, nearest, task)
 
 
+def stated_bits(state):
+    """The bits of a weight that a stage notes."""
+    return next(float(one.split(": ")[1].split(" bits")[0]) for one in state.notes if "bits a weight" in one)
+
+
 @pytest.mark.parametrize("bits", [1.0, 2.5, 6.0])
 def test_bits_are_as_asked(words, bits):
     network, task = words
-    state = applied(QuantizeRateDistortion(bits=bits), network, task)
-    stated = float(state.notes[-1].split(": ")[1].split(" bits")[0]) if "bits a weight" in state.notes[-1] else 0
-    assert stated == pytest.approx(bits, rel=0.05)
+    assert stated_bits(applied(QuantizeRateDistortion(bits=bits), network, task)) == pytest.approx(bits, rel=0.05)
+
+
+def test_bits_are_as_asked_of_a_network_that_is_sure_of_all_its_answers():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
+    with torch.no_grad():
+        network[2].weight *= 400
+    task = task_of(torch.randn(400, 16), torch.zeros(400, dtype=torch.long))
+    assert stated_bits(applied(QuantizeRateDistortion(bits=3.0), network, task)) == pytest.approx(3.0, rel=0.06)
 
 
 def test_size_is_the_same_dial_as_bits(words):

@@ -10,7 +10,7 @@ from cortado.errors import BadValue
 from cortado.nets.weights import load_arrays, read_arrays, weights_path
 
 
-class Attention(nn.Module):
+class GroupedAttention(nn.Module):
     """Causal attention in which several query heads share keys and values.  Ainslie et al., 2023."""
 
     def __init__(self, width: int, heads: int, shared: int) -> None:
@@ -40,13 +40,13 @@ def rotated(values: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), -1).flatten(-2)
 
 
-class Layer(nn.Module):
+class DecoderLayer(nn.Module):
     """Attention, then a feed-forward gated by SiLU (Shazeer, 2020), each behind a norm and beside a shortcut."""
 
     def __init__(self, width: int, heads: int, shared: int, inner: int) -> None:
         super().__init__()
         self.before, self.between = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
-        self.attention = Attention(width, heads, shared)
+        self.attention = GroupedAttention(width, heads, shared)
         self.gate, self.up = nn.Linear(width, inner, bias=False), nn.Linear(width, inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
@@ -67,7 +67,7 @@ class Llama(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, width)
-        self.layers = nn.ModuleList(Layer(width, heads, shared, inner) for _ in range(layers))
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, shared, inner) for _ in range(layers))
         self.norm, self.head = nn.RMSNorm(width, eps=1e-5), nn.Linear(width, words, bias=False)
         self.head.weight = self.embedding.weight
         rates = base ** (-torch.arange(0, width // heads, 2) / (width // heads))

@@ -10,7 +10,7 @@ from cortado.methods.quantize.floats import round_mantissa
 
 BLOCK = 64
 """Inputs whose errors are passed on together to all that come later."""
-PRICE = 0.1
+RATE_WEIGHT = 0.1
 """What a bit costs, in squares of the step: more leaves out too many small codes, less keeps codes that hardly matter."""
 CLASSES, FILLED, LARGEST = 12, 1000, 255
 """Most classes of expected magnitude with code lengths of their own, of at least so many weights each; and the largest
@@ -66,7 +66,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Rounded:
+class RoundedMatrix:
     """Codes (groups, outputs, inputs), int32; the scale of each output (groups, outputs); predicted KL in nats, and bits."""
 
     codes: Tensor
@@ -83,11 +83,11 @@ def upper_factor(gram: Tensor, damp: float) -> Tensor:
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram)), upper=True).float()
 
 
-def rounded(problem: Problem, step: float) -> Rounded:
+def rounded(problem: Problem, step: float) -> RoundedMatrix:
     """Round each weight to the nearest code or the next nearer to zero, and let later inputs compensate for the error.
 
     The error feedback is that of GPTQ (Frantar et al., 2023). Of both codes it takes the one with the least
-    outputs x error^2 / upper_cc^2 + PRICE step^2 x bits, as in rate-distortion optimized quantization (Karczewicz et al.,
+    outputs x error^2 / upper_cc^2 + RATE_WEIGHT step^2 x bits, as in rate-distortion optimized quantization (Karczewicz et al.,
     2008). `step`: the square root of the nats that an error of one grid step costs, for every weight of the network alike.
     """
     scale = round_mantissa((step * problem.steps).float(), MANTISSA)
@@ -98,7 +98,7 @@ def rounded(problem: Problem, step: float) -> Rounded:
     unit = problem.outputs.sqrt() / step
     codes, pivots = torch.empty_like(left), problem.upper.diagonal(dim1=-2, dim2=-1)
     loss = torch.zeros_like(scale)
-    for start, stop in blocks(left.shape[1]):
+    for start, stop in spans(left.shape[1]):
         errors = torch.zeros_like(left[:, start:stop])
         for at in range(start, stop):
             pivot = pivots[:, at, None]
@@ -112,20 +112,20 @@ def rounded(problem: Problem, step: float) -> Rounded:
         left[:, stop:].baddbmm_(problem.upper[:, start:stop, stop:].mT, errors, alpha=-1)
         loss += errors.square_().sum(1)
     nats = float((problem.outputs * loss).double().sum()) / 2
-    return Rounded(codes.mT.to(torch.int32), scale, nats, CodeLengths.of(codes).bits(codes))
+    return RoundedMatrix(codes.mT.to(torch.int32), scale, nats, CodeLengths.of(codes).bits(codes))
 
 
 def cheaper(found: Tensor, cost: Tensor, lengths: "CodeLengths", at: int) -> Tensor:
     """Return the cheaper of the two codes of each of `found` (groups, outputs), which are in steps, at input `at`."""
     near = found.round()
     less = near - near.sign()
-    gain = cost * ((found - near).square() - (found - less).square()) + PRICE * (
+    gain = cost * ((found - near).square() - (found - less).square()) + RATE_WEIGHT * (
         lengths.of_codes(near, at) - lengths.of_codes(less, at)
     )
     return torch.where(gain > 0, less, near)
 
 
-def blocks(count: int) -> Iterator[tuple[int, int]]:
+def spans(count: int) -> Iterator[tuple[int, int]]:
     for start in range(0, count, BLOCK):
         yield start, min(start + BLOCK, count)
 

@@ -10,8 +10,8 @@ from cortado.errors import BadValue
 from cortado.layers.kinds import is_known_matrix, is_lookup
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need, matrices
-from cortado.methods.quantize.bit_budget import MakeProblem, step_for
-from cortado.methods.quantize.feedback import Problem, Rounded, rounded, upper_factor
+from cortado.methods.quantize.feedback import Problem, RoundedMatrix, rounded, upper_factor
+from cortado.methods.quantize.step_search import MakeProblem, step_for
 from cortado.network.statistics.one_pass import Statistics, one_pass
 from cortado.network.view import View
 from cortado.network.weight import Weight
@@ -35,7 +35,7 @@ class Matrix:
     weight: Weight
     layers: dict[str, nn.Module]
 
-    def problem(self, seen: Statistics, damp: float, factors: "Factors") -> MakeProblem | None:
+    def problem(self, seen: Statistics, damp: float, factors: "SharedFactors") -> MakeProblem | None:
         """Return its problem, made when it is needed; None if no such layer ran.
 
         A head that shares its matrix with an embedding is rounded by what the head multiplies. What a row costs where it is
@@ -51,11 +51,11 @@ class Matrix:
         if multiplying is not reading:
             unit = upper.diagonal(dim1=-2, dim2=-1).log().mean().exp() ** 2
             outputs = sum((unit * seen.outputs[path] for path in reading), outputs)
-        return partial(problem_of, self.weight, upper, outputs)
+        return partial(matrix_problem, self.weight, upper, outputs)
 
 
 @dataclass(frozen=True)
-class Factors:
+class SharedFactors:
     """The Cholesky factors of second moments, one for all layers that read the same activation."""
 
     known: dict[tuple[int, float], Tensor] = field(default_factory=dict)
@@ -120,11 +120,11 @@ class QuantizeRateDistortion(Method):
 
     def round(self, view: View, task: Task, seen: Statistics) -> None:
         """Round the chosen weights, and note what was found."""
-        factors = Factors()
+        factors = SharedFactors()
         made = [(one, one.problem(seen, self.damp, factors)) for one in MATRICES.require(self, view, task)]
         problems = [(one, make) for one, make in made if make is not None]
         step = self.step or self.step_for(problems)
-        results = [put(one.weight, make, step) for one, make in problems]
+        results = [give_codes(one.weight, make, step) for one, make in problems]
         view.notes += [*left_alone(self, view, [one for one, _ in problems]), *findings(problems, results, step)]
 
     def step_for(self, problems: Problems) -> float:
@@ -134,7 +134,7 @@ class QuantizeRateDistortion(Method):
         return step_for([make for _, make in problems], wanted)
 
 
-def problem_of(weight: Weight, upper: Tensor, outputs: Tensor) -> Problem:
+def matrix_problem(weight: Weight, upper: Tensor, outputs: Tensor) -> Problem:
     """Return the problem of a weight's present values."""
     support, groups = weight.form.support(), len(upper)
     values = weight.dense().cpu().flatten(1).view(groups, -1, upper.shape[-1])
@@ -142,14 +142,14 @@ def problem_of(weight: Weight, upper: Tensor, outputs: Tensor) -> Problem:
     return Problem.of(values, upper.cpu(), outputs.cpu().view(groups, -1), free)
 
 
-def put(weight: Weight, make: MakeProblem, step: float) -> Rounded:
+def give_codes(weight: Weight, make: MakeProblem, step: float) -> RoundedMatrix:
     """Round a weight and give it its codes; return what was found, without the codes."""
     place, parts = weight.dense(), [rounded(part, step) for part in make().split(MOST_ENTRIES)]
     codes = torch.cat([part.codes for part in parts], 1).reshape(weight.shape)
     scale = torch.cat([part.scale for part in parts], 1).reshape(-1)
     weight.set_form(Quantized(codes, scale.to(place), None, "channel").to(place.device))
     nothing = torch.empty(0)
-    return Rounded(nothing, nothing, sum(part.loss for part in parts), sum(part.bits for part in parts))
+    return RoundedMatrix(nothing, nothing, sum(part.loss for part in parts), sum(part.bits for part in parts))
 
 
 def matrices_that_run(method: Method, view: View, task: Task) -> list[Matrix]:
@@ -179,7 +179,7 @@ def left_alone(method: Method, view: View, taken: list[Matrix]) -> list[str]:
     ]
 
 
-def findings(problems: Problems, results: list[Rounded], step: float) -> list[str]:
+def findings(problems: Problems, results: list[RoundedMatrix], step: float) -> list[str]:
     """Return notes of the bits and the predicted loss: of all layers, and of one that dominates."""
     paths = [one.weight.path for one, _ in problems]
     counts = [one.weight.shape.numel() for one, _ in problems]

@@ -1,7 +1,7 @@
 """One pass: what the weights of a whole network multiply, and what errors of their outputs cost, in memory of fixed size."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,30 +139,7 @@ def output_squares(
     (outputs,) for linear layers and convolutions, (rows, columns) for embeddings.
     """
     kind, signs, found = divergence_for(network, task), task.generator(SEED + 1), dict[str, Tensor]()
-
-    def passing(path: str) -> Any:
-        def hook(layer: nn.Module, given: Any, output: Tensor) -> Tensor | None:
-            leaf = None if output.requires_grad else output.detach().requires_grad_()
-            read = given[0].reshape(-1) if is_lookup(layer) else None
-            axis = -1 if read is not None else channel_axis(layer, output)
-
-            # It must not hold the output, which holds it: that memory would be freed late.
-            def add(gradient: Tensor) -> None:
-                squares = gradient.detach().movedim(axis, -1).reshape(-1, gradient.shape[axis]).float().square()
-                if path not in found:
-                    found[path] = squares.new_zeros(layer.weight.shape if read is not None else squares.shape[1:])
-                if read is not None:
-                    found[path].index_add_(0, read, squares)
-                else:
-                    found[path] += squares.sum(0)
-
-            (output if leaf is None else leaf).register_hook(add)
-            # A copy, because what follows may write to it in place.
-            return None if leaf is None else leaf.clone()
-
-        return hook
-
-    hooks = [layer.register_forward_hook(passing(path)) for path, layer in layers.items()]
+    hooks = [layer.register_forward_hook(squaring(path, found)) for path, layer in layers.items()]
     device = device_of(network) or torch.device("cpu")
     learning = [one for one in network.parameters() if one.requires_grad]
     try:
@@ -182,3 +159,28 @@ def output_squares(
         for hook in hooks:
             hook.remove()
     return {path: total / len(data) for path, total in found.items()}
+
+
+def squaring(path: str, found: dict[str, Tensor]) -> Callable[..., Tensor | None]:
+    """Return a hook that adds the squared gradients of a layer's outputs to `found`, by output or by row and column."""
+
+    def hook(layer: nn.Module, given: Any, output: Tensor) -> Tensor | None:
+        leaf = None if output.requires_grad else output.detach().requires_grad_()
+        read = given[0].reshape(-1) if is_lookup(layer) else None
+        axis = -1 if read is not None else channel_axis(layer, output)
+
+        # It must not hold the output, which holds it: that memory would be freed late.
+        def add(gradient: Tensor) -> None:
+            squares = gradient.detach().movedim(axis, -1).reshape(-1, gradient.shape[axis]).float().square()
+            if path not in found:
+                found[path] = squares.new_zeros(layer.weight.shape if read is not None else squares.shape[1:])
+            if read is not None:
+                found[path].index_add_(0, read, squares)
+            else:
+                found[path] += squares.sum(0)
+
+        (output if leaf is None else leaf).register_hook(add)
+        # A copy, because what follows may write to it in place.
+        return None if leaf is None else leaf.clone()
+
+    return hook

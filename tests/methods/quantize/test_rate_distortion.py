@@ -10,10 +10,10 @@ from cortado.engine.stage import apply_stage, begin
 from cortado.errors import BadValue, NothingChanged
 from cortado.file.artifact import decode, encode
 from cortado.methods.prune.weights import PruneWeights
-from cortado.methods.quantize.bit_budget import searched
 from cortado.methods.quantize.feedback import Problem, rounded, upper_factor
 from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
 from cortado.methods.quantize.scales import QuantizeScales, WithFactors, with_codes
+from cortado.methods.quantize.step_search import searched
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.nets.llama import llama
 from cortado.network.view import View

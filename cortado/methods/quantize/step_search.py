@@ -1,4 +1,4 @@
-"""Bit budget: the step at which the codes of a whole network have a number of bits."""
+"""Step search: the step at which the codes of a whole network have a number of bits."""
 
 import math
 from collections.abc import Callable, Sequence

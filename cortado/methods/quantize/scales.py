@@ -1,5 +1,6 @@
 """quantize/scales: learn the scales of fixed codes, and the floats beside them, from the original network's outputs."""
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from cortado.methods.quantize.floats import round_mantissa
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.view import View
 from cortado.network.weight import Weight
+from cortado.parts.forms.form import Form
 from cortado.running.call import call
 from cortado.task.task import Task
 from cortado.training.learning import frozen, parts_of
@@ -131,13 +133,19 @@ def vectors(view: View, where: str) -> list[Weight]:
 
 def with_codes(method: Method, view: View, task: Task) -> list[Weight]:
     """Return the chosen weights with codes and a scale for each output, whose layers multiply or read them."""
-    found = []
-    for weight in view.weights(method.where):
-        lattice = weight.form.lattice()
-        known = all(name == "weight" and (is_known_matrix(one) or is_lookup(one)) for one, name in weight.places)
-        if known and len(weight.shape) > 1 and lattice is not None and lattice.layout != "tensor":
-            found.append(weight)
-    return found
+    return [
+        weight
+        for weight in view.weights(method.where)
+        if all(name == "weight" and (is_known_matrix(one) or is_lookup(one)) for one, name in weight.places)
+        and weight.form.lattice() is not None
+        and rows_grow_apart(weight.form)
+    ]
+
+
+def rows_grow_apart(form: Form) -> bool:
+    """Return whether each row of a form can be multiplied by a factor of its own."""
+    unequal = torch.linspace(1.0, 2.0, form.shape[0])
+    return copy.deepcopy(form).cpu().scale_rows(unequal)
 
 
 CODES = Need(

@@ -257,3 +257,6 @@ def test_scales_need_codes(pictures):
     network, task = pictures
     with pytest.raises(NothingChanged, match="quantize first"):
         applied(QuantizeScales(), network, task)
+    one_scale = applied(QuantizeWeights(bits=4, per="tensor"), network, task)
+    with pytest.raises(NothingChanged, match="quantize first"):
+        apply_stage(QuantizeScales(), one_scale, task)

@@ -35,8 +35,8 @@ class QuantizeScales(Method):
     """Learn one factor for each output of the layers with codes, and all vectors, by KL from the original's outputs.
 
     A row's scale is a factor of its layer's output, and of the rows that an embedding returns: so the product runs once with
-    fixed weights, and no gradient of a weight is ever computed, which takes half of the time and memory of `finetune`. Codes
-    stay. Scales learned from end to end are the second phase of EfficientQAT (Chen et al., 2024). Needs inputs, no labels.
+    fixed weights, and no gradient of a weight is computed, as `finetune` does. Codes stay. Scales learned from end to end are
+    the second phase of EfficientQAT (Chen et al., 2024). Needs inputs, no labels.
     `lr` is relative: to a scale, and to the mean size of a vector.
     """
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cortado.network.statistics.activations import rows_into, rows_of_layers
 from cortado.network.statistics.one_pass import one_pass
 from cortado.task.outputs.tokens import Tokens
 from cortado.task.task import Data, Task
@@ -106,3 +107,14 @@ def test_the_network_stays_as_it_was():
     assert network.training and [one.requires_grad for one in network.parameters()] == wanted
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_rows_of_several_layers_are_those_of_each():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(24, 3)
+    ).eval()
+    task, seeds = task_of(torch.randn(50, 3, 6, 6)), {"0": 3, "2": 4, "4": 5}
+    each = [rows_into(network, path, task.calibration, 3, task.generator(seed)) for path, seed in seeds.items()]
+    together = list(rows_of_layers(network, seeds, task.calibration, 3, task))
+    assert all(torch.equal(one, other) for one, other in zip(each, together, strict=True))

@@ -230,7 +230,11 @@ def nested_lines(kind: type) -> list[str]:
     own = [one for one in knobs_of(kind).values() if one.inside]
     if not own:
         return []
-    changed = [f"`{one.name}={one.default:g}`" for one in own if one.default != usual[one.name].default]
+    changed = [
+        f"`{one.name}={one.default if isinstance(one.default, str) else format(one.default, 'g')}`"
+        for one in own
+        if one.default != usual[one.name].default
+    ]
     but = f", by default with {', '.join(changed)}" if changed else ""
     return [f"It has the knobs of [Training](#training){but}.", ""]
 

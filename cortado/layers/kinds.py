@@ -53,6 +53,11 @@ def is_known_matrix(layer: nn.Module) -> bool:
     return kind is not None and kind.patches is not None and kind.layer_class is original_class(layer)
 
 
+def is_lookup(layer: nn.Module) -> TypeGuard[nn.Embedding]:
+    """Return whether a layer returns rows of its weight as they are: an embedding, whose rows no bag adds up."""
+    return original_class(layer) is nn.Embedding and layer.max_norm is None  # type: ignore[union-attr]
+
+
 def is_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Return whether a layer is a convolution, not a transposed one."""
     kind = kind_of(layer)

@@ -15,6 +15,7 @@ from cortado.nets.efficientnet import efficientnet
 from cortado.nets.espnet import espnet
 from cortado.nets.googlenet import googlenet
 from cortado.nets.lenet import lenet_5, lenet_300_100
+from cortado.nets.llama import dreams_llama, llama
 from cortado.nets.mlp import mlp_1024, mlp_1024_signed
 from cortado.nets.mobilenet import mobilenet
 from cortado.nets.mobilenet_folded import mobilenet_v1_folded, mobilenet_v2_folded
@@ -62,6 +63,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         ssdlite_mobilenet_v2,
         ssd_mobilenet_v1,
         yolo,
+        llama,
+        dreams_llama,
     )
 }
 

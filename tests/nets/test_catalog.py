@@ -39,6 +39,8 @@ PARAMETERS = {
     "resnet_20": 269_722,
     "resnet_56": 853_018,
 }
+WORDS = {"llama": 512, "dreams_llama": 512}
+"""How many tokens they know, for networks that read tokens."""
 DETECTORS = {"ssdlite_mobilenet_v1": 4, "ssdlite_mobilenet_v2": 4, "ssd_mobilenet_v1": 4, "yolo": 3}
 """Their numbers of logits for each place; they return offsets as well."""
 
@@ -47,8 +49,12 @@ DETECTORS = {"ssdlite_mobilenet_v1": 4, "ssdlite_mobilenet_v2": 4, "ssd_mobilene
 def test_network_runs_on_the_meta_device(name):
     with torch.device("meta"):
         network = by_name(name)
-        outputs = network(torch.zeros(2, *INPUTS.get(name, (3, 224, 224))))
+        tokens = torch.zeros(2, 9, dtype=torch.long)
+        outputs = network(tokens if name in WORDS else torch.zeros(2, *INPUTS.get(name, (3, 224, 224))))
     assert all(one.is_meta for one in tensors_in(outputs))
+    if name in WORDS:
+        assert outputs.shape == (2, 9, WORDS[name])
+        return
     if name in DETECTORS:
         places = network.grid(224, 224).places
         assert [one.shape for one in outputs] == [(2, places, DETECTORS[name]), (2, places, 4)]

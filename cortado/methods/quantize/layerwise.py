@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cortado.layers.kinds import is_known_matrix
 from cortado.methods.method import Method
 from cortado.methods.needs import Need, matrices
-from cortado.network.statistics.activations import rows_into
+from cortado.network.statistics.activations import rows_into, rows_of_layers
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.parts.forms.quantized import Quantized
@@ -139,11 +139,10 @@ def round_layers(
     data = task.calibration.first(images) if task.calibration is not None else None
     assert data is not None
     count = -(-rows // len(data))
-    for number, (path, weight) in enumerate(chosen):
-        now, before = (
-            rows_into(network, path, data, count, task.generator(5003 + number))
-            for network in (view.network, view.reference)
-        )
+    seeds = {path: 5003 + number for number, (path, _) in enumerate(chosen)}
+    of_reference = rows_of_layers(view.reference, seeds, data, count, task)
+    for (path, weight), before in zip(chosen, of_reference, strict=True):
+        now = rows_into(view.network, path, data, count, task.generator(seeds[path]))
         problem = problem_of(weight, view.reference.get_submodule(path), now, before)
         grid = Grid.over(problem.weight, bits(path), symmetric)
         codes, scale = solve(problem, grid)

@@ -77,6 +77,31 @@ def rows_into(network: nn.Module, path: str, data: Data, count: int, generator: 
     )
 
 
+def rows_of_layers(network: nn.Module, seeds: dict[str, int], data: Data, count: int, task: Task) -> Iterator[Tensor]:
+    """Yield what `rows_into` returns for each of these paths, in order, with as few passes as memory allows.
+
+    `seeds`: for the positions of each layer. The network must stay as it is until all are read.
+    """
+    paths = list(seeds)
+    layers = {path: network.get_submodule(path) for path in paths}
+    widths = [getattr(one, "groups", 1) * one.weight[0].numel() for one in layers.values()]  # type: ignore[index, union-attr]
+    for group in in_memory([width * count * len(data) for width in widths]):
+        together = {paths[number]: task.generator(seeds[paths[number]]) for number in group}
+        yield from rows_together(network, together, data, count)
+
+
+def rows_together(network: nn.Module, places: dict[str, torch.Generator], data: Data, count: int) -> Iterator[Tensor]:
+    """Yield the inputs of some layers at random positions, (rows, inputs x taps) float64 each, from one pass."""
+    found: dict[str, list[Tensor]] = {path: [] for path in places}
+
+    def note(path: str, activation: Tensor) -> None:
+        found[path].append(patches(network.get_submodule(path), activation, count, places[path]).cpu())
+
+    collect_activations(network, list(places), data, note)
+    for path in places:
+        yield torch.cat(found.pop(path)).double()
+
+
 @dataclass(frozen=True)
 class Moments:
     """Mean (channels,) and covariance (channels, channels) of rows, float64, on the CPU."""

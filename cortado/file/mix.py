@@ -61,9 +61,7 @@ def make_plan(
     return [*layout(shape), *facts, stride, limit, first, rate, density, weight, *machine]
 
 
-def encode(
-    values: np.ndarray, where: np.ndarray | None, quick: bool = False, course: Course | None = None
-) -> bytes:
+def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False, course: Course | None = None) -> bytes:
     """Return the shortest code over a few presets (fewer for large planes; `quick`: one).  `values`: int32.
 
     `course`: the values are codes of dependent quantization, and the grid of each is a context.
@@ -102,14 +100,14 @@ def decode_states(body: bytes, shape: tuple[int, ...], where: np.ndarray | None)
     cursor = Cursor(body)
     states, segment = cursor.number(), cursor.number()
     if states not in LAWS or not 1 <= segment < 2**31:
-        raise BadFile(f"file: a machine of {states} states that starts again every {segment} codes is unknown. "
-                      "The file is damaged or from a newer version.")
+        raise BadFile(
+            f"file: a machine of {states} states that starts again every {segment} codes is unknown. "
+            "The file is damaged or from a newer version."
+        )
     return decode(cursor.rest(), shape, where, Course(states, segment))
 
 
-def decode(
-    body: bytes, shape: tuple[int, ...], where: np.ndarray | None, course: Course | None = None
-) -> np.ndarray:
+def decode(body: bytes, shape: tuple[int, ...], where: np.ndarray | None, course: Course | None = None) -> np.ndarray:
     """Return the plane (int32, zeros where not coded) of `encode`.  Raises BadFile for anything else."""
     values = np.zeros(shape, dtype=np.int32)
     if not body:

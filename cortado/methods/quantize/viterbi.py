@@ -41,7 +41,10 @@ def search(segments: list[Segment], law: Law | None, rates: Tensor, price: float
 
 def padded(segments: list[Segment], length: int) -> Segment:
     """Return segments as the rows of one, (segments, length); what is added weighs nothing."""
-    made = [torch.zeros(len(segments), length, dtype=getattr(segments[0], name).dtype) for name in ("sizes", "weights", "contexts")]
+    made = [
+        torch.zeros(len(segments), length, dtype=getattr(segments[0], name).dtype)
+        for name in ("sizes", "weights", "contexts")
+    ]
     for row, one in enumerate(segments):
         for whole, part in zip(made, (one.sizes, one.weights, one.contexts), strict=True):
             whole[row, : len(part)] = part

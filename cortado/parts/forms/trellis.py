@@ -31,15 +31,21 @@ class Trellis(Form):
     units = ("scale",)
     levels: Tensor
 
-    def __init__(self, codes: Tensor, scale: Tensor, states: int = 8, segment: int = 1024, layout: str = "tensor") -> None:
+    def __init__(
+        self, codes: Tensor, scale: Tensor, states: int = 8, segment: int = 1024, layout: str = "tensor"
+    ) -> None:
         """`codes`: integers, shape of the weight; `scale`: (1,) or (channels,).  Raises BadValue."""
         super().__init__()
         self.shape, self.states, self.segment, self.layout = codes.shape, states, segment, layout
         needed = type(self).sizes(codes.shape, self.spec())["scale"]
         if scale.numel() != needed:
-            raise BadValue(f"forms/trellis: layout {layout} of {tuple(codes.shape)} needs {needed} scales, got {scale.numel()}.")
+            raise BadValue(
+                f"forms/trellis: layout {layout} of {tuple(codes.shape)} needs {needed} scales, got {scale.numel()}."
+            )
         if codes.numel() and int(codes.abs().max()) > MOST:
-            raise BadValue(f"forms/trellis: codes must lie in -{MOST}..{MOST}, got {int(codes.abs().max())}. Use a larger scale.")
+            raise BadValue(
+                f"forms/trellis: codes must lie in -{MOST}..{MOST}, got {int(codes.abs().max())}. Use a larger scale."
+            )
         self.scale = nn.Parameter(scale.detach().clone().flatten())
         self.register_buffer("levels", smallest_integers(levels_of(codes, LAWS[states], segment)))
 

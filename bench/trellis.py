@@ -1,15 +1,16 @@
 """trellis: dependent quantization against one even grid, whole files at an equal distance from the original network.
 
-Every file is written, read back and compared. The distance is the KL divergence of the outputs: predicted from the curvature
-of the calibration pictures, and measured on validation pictures, moments matched. The even grids are quantize/trellis with
-one state, which weighs bits and curvature alike, and quantize/weights with one scale a tensor or a channel. How large an
-even grid is at the distance of a trellis is read from the line through the logarithms of distance and bytes; for each
-distance the smallest counts. No label and no test picture is used.
+Every file is written with the quick preset of the coder, read back and compared. The distance is the KL divergence of the
+outputs: predicted from the curvature of the calibration pictures, and measured on validation pictures, moments matched. The
+even grids are quantize/trellis with one state, which weighs bits and curvature alike, and quantize/weights with one scale a
+tensor or a channel. How large an even grid is at the distance of a trellis is read from the curve through the logarithms of
+distance and bytes; for each distance the smallest counts. No label and no test picture is used.
 
     python -m bench.trellis NETWORK     the points of one network, kept under bench/pieces
     python -m bench trellis             the table and the result
 """
 
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -18,13 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.int8_cifar import divergence
 from bench.kept import kept
 from bench.networks import trained
-from bench.result import PIECES, Clock, row
+from bench.result import CACHE, PIECES, Clock, row
 from cortado.file.artifact import decode, encode
+from cortado.file.plane import QUICK
 from cortado.importance.curvature import Curvature
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.quantize.trellis import QuantizeTrellis, shrunk
@@ -40,7 +43,7 @@ from cortado.tasks import cifar10
 SEEDS = [0]
 PICTURES = 1_000
 BAR = 0.95
-STEPS = (0.15, 0.2, 0.26, 0.33, 0.41, 0.5)
+STEPS = (0.16, 0.21, 0.28, 0.37, 0.5)
 """Distances of levels on a trellis; those of an even grid are 1.7 times as wide, for about as many bits."""
 WIDER = 1.7
 STATES = (8, 32)
@@ -54,15 +57,31 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
 
 
 def run() -> list[dict[str, Any]]:
-    """All networks; the points of each are kept when they are done."""
-    pieces = {name: kept(f"trellis_{name.lower()}", SETTINGS, partial(points, name), PIECES) for name in NETWORKS}
-    return [one for name, piece in pieces.items() for one in rows_of(name, piece)]
+    """All networks."""
+    return [one for name in NETWORKS for one in rows_of(name, piece(name))]
+
+
+def piece(name: str) -> dict[str, list[dict[str, float]]]:
+    """The points of one network, family by family; each family is kept when it is done."""
+    judge: list[Judge] = []
+
+    def made(family: str) -> dict[str, Any]:
+        judge[:] = judge or [Judge(name)]
+        return {"points": [judge[0].point(make) for make in families()[family]]}
+
+    stem = f"trellis_{name.lower()}"
+    return {one: kept(f"{stem}_{file_name(one)}", SETTINGS, partial(made, one), PIECES)["points"] for one in families()}
+
+
+def file_name(family: str) -> str:
+    return re.sub("[^a-z0-9]+", "_", family)
 
 
 def families() -> dict[str, list[Made]]:
     """Each way to round, at several sizes."""
-    found = {f"{states} states": [coded(states, step) for step in STEPS] for states in STATES}
+    found = {f"{STATES[0]} states": [coded(STATES[0], step) for step in STEPS]}
     found["one even grid"] = [coded(1, WIDER * step) for step in STEPS]
+    found |= {f"{states} states": [coded(states, step) for step in STEPS] for states in STATES[1:]}
     for per in ("tensor", "channel"):
         each = [QuantizeWeights(bits=bits, per=per) for bits in (6, 5, 4, 3)]
         found[f"quantize/weights per={per}"] = [partial(rounded, one) for one in each]
@@ -84,35 +103,41 @@ def rounded(method: QuantizeWeights, view: View, importances: list[Tensor]) -> N
         weight.set_form(method.on_grid(weight))
 
 
-def points(name: str) -> dict[str, Any]:
-    """Bytes, predicted and measured KL, seconds of the search, for every family and size."""
-    original, task = NETWORKS[name]()
-    view = View(working_copy(original), original, task.example)
-    clock = Clock()
-    curvature = Curvature().diagonal(view.weights(), view, task)
-    found: dict[str, Any] = {"curvature_seconds": 60 * clock.minutes}
-    wanted = answers(original, task)
-    for family, some in families().items():
-        found[family] = [point(original, task, make, curvature, wanted) for make in some]
-        print(name, family, [[round(one, 5) for one in each.values()] for each in found[family]], flush=True)
-    return found
+class Judge:
+    """One original network, with the curvature of its weights and its outputs on validation pictures."""
 
+    def __init__(self, name: str) -> None:
+        self.original, self.task = NETWORKS[name]()
+        view = View(working_copy(self.original), self.original, self.task.example)
+        path = CACHE / f"trellis_{name.lower()}_curvature.safetensors"
+        if not path.exists():
+            found = Curvature().diagonal(view.weights(), view, self.task)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({weight.path: one for weight, one in zip(view.weights(), found, strict=True)}, path)
+        stored = load_file(path)
+        self.curvature = [stored[weight.path] for weight in view.weights()]
+        self.wanted = answers(self.original, self.task)
 
-def point(original: nn.Module, task: Task, make: Made, curvature: list[Tensor], wanted: Tensor) -> dict[str, float]:
-    """One network, its file read back."""
-    view, clock = View(working_copy(original), original, task.example, reference=original), Clock()
-    make(view, shrunk(curvature))
-    seconds = 60 * clock.minutes
-    before = {weight.path: weight for weight in parameter_places(original)}
-    pairs = [(weight.dense(), before[weight.path].dense()) for weight in view.weights()]
-    predicted = sum(float(0.5 * (h * (w - v).square()).sum()) for (w, v), h in zip(pairs, curvature, strict=True))
-    MatchMoments().apply(view, task)
-    body = encode(view.network, original)
-    small = decode(body, original).eval()
-    if not same_state(small, view.network):
-        raise AssertionError("trellis: a file did not come back")
-    kl = float(divergence(wanted, answers(small, task)).mean())
-    return {"bytes": len(body), "predicted": predicted, "measured": kl, "seconds": seconds}
+    def point(self, make: Made) -> dict[str, float]:
+        """Bytes, predicted and measured KL, and seconds of the search; the file is read back."""
+        original, task = self.original, self.task
+        view, clock = View(working_copy(original), original, task.example, reference=original), Clock()
+        make(view, shrunk(self.curvature))
+        seconds = 60 * clock.minutes
+        before = {weight.path: weight for weight in parameter_places(original)}
+        pairs = [
+            (weight.dense(), before[weight.path].dense(), h)
+            for weight, h in zip(view.weights(), self.curvature, strict=True)
+        ]
+        predicted = sum(float(0.5 * (h * (now - then).square()).sum()) for now, then, h in pairs)
+        MatchMoments().apply(view, task)
+        body = encode(view.network, original, QUICK)
+        small = decode(body, original).eval()
+        if not same_state(small, view.network):
+            raise AssertionError("trellis: a file did not come back")
+        kl = float(divergence(self.wanted, answers(small, task)).mean())
+        print(f"{len(body)} bytes, KL {predicted:.5f} predicted, {kl:.5f} measured", flush=True)
+        return {"bytes": len(body), "predicted": predicted, "measured": kl, "seconds": seconds}
 
 
 def answers(network: nn.Module, task: Task) -> Tensor:
@@ -141,7 +166,6 @@ def rows_of(name: str, piece: dict[str, Any]) -> list[dict[str, Any]]:
     rows.append(row(f"{name}, 8 states: largest file", max(sizes), "B", points=piece["8 states"]))
     rows.append(row(f"{name}, 8 states: smallest file", min(sizes), "B"))
     rows.append(row(f"{name}, 8 states: longest search", max(one["seconds"] for one in piece["8 states"]), "s"))
-    rows.append(row(f"{name}: curvature of all weights", piece["curvature_seconds"], "s"))
     return rows
 
 
@@ -158,4 +182,4 @@ def line(some: list[dict[str, float]], kind: str, distance: float) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    kept(f"trellis_{sys.argv[1].lower()}", SETTINGS, partial(points, sys.argv[1]), PIECES)
+    piece(sys.argv[1])

@@ -64,6 +64,8 @@ def grids(codes: Tensor, law: Law, segment: int) -> Tensor:
     period, so that one running sum over all places a period apart gives all grids at once.
     """
     flat = codes.reshape(-1).bitwise_and(1).to(torch.uint8)
+    if not len(flat):
+        return flat.view(codes.shape)
     segment = max(1, min(segment, len(flat)))
     period, count = law.period, -(-len(flat) // segment)
     rows = pad(flat, (0, count * segment - len(flat))).view(count, segment)

@@ -43,11 +43,11 @@ from cortado.tasks import cifar10
 SEEDS = [0]
 PICTURES = 1_000
 BAR = 0.95
-STEPS = (0.16, 0.21, 0.28, 0.37, 0.5)
-"""Distances of levels on a trellis; those of an even grid are 1.7 times as wide, for about as many bits."""
-WIDER = 1.7
+STEPS = (0.32, 0.42, 0.56, 0.74, 1.0)
+"""Steps on a trellis; those of an even grid are narrower, for about as many bits."""
+NARROWER = 0.85
 STATES = (8, 32)
-SETTINGS = [STEPS, WIDER, STATES, PICTURES, QuantizeTrellis().price, QuantizeTrellis().rounds]
+SETTINGS = [STEPS, NARROWER, STATES, PICTURES, QuantizeTrellis().price, QuantizeTrellis().rounds]
 Made = Callable[[View, list[Tensor]], None]
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ResNet-20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
@@ -80,7 +80,7 @@ def file_name(family: str) -> str:
 def families() -> dict[str, list[Made]]:
     """Each way to round, at several sizes."""
     found = {f"{STATES[0]} states": [coded(STATES[0], step) for step in STEPS]}
-    found["one even grid"] = [coded(1, WIDER * step) for step in STEPS]
+    found["one even grid"] = [coded(1, NARROWER * step) for step in STEPS]
     found |= {f"{states} states": [coded(states, step) for step in STEPS] for states in STATES[1:]}
     for per in ("tensor", "channel"):
         each = [QuantizeWeights(bits=bits, per=per) for bits in (6, 5, 4, 3)]

@@ -37,9 +37,11 @@ class QuantizeTrellis(Method):
     needs = (Need("a weight that is not all zeros", lambda method, view, task: method.chosen(view)),)
     leaves = (Leaves.CODES, Leaves.ZEROS)
 
-    step: float = knob(0.25, low=1e-4, high=10.0, help="distance of two levels, in root mean squares of the weights")
+    step: float = knob(
+        0.5, low=1e-4, high=10.0, help="distance of two levels of a grid, in root mean squares of the weights"
+    )
     states: int = knob(8, one_of=(EVEN, *LAWS), help="states of the machine; more search longer; 1: one even grid")
-    price: float = knob(0.3, low=0.0, high=10.0, help="squared error, in steps, that a bit of the file is worth")
+    price: float = knob(0.09, low=0.0, high=10.0, help="squared error, in steps, that a bit of the file is worth")
     by: str = knob(
         "sensitivity", one_of=("sensitivity", "weight"),
         help="what a weight's step follows: its curvature on the calibration data, or its values alone",
@@ -57,8 +59,10 @@ class QuantizeTrellis(Method):
         """Give weights their codes; `importances` (shapes of the weights) weigh the squared errors of their entries."""
         planes = [planes_of(one, found, self.per) for one, found in zip(weights, importances, strict=True)]
         every = [plane for some in planes for plane in some]
-        self.set_scales(every)
-        solve(every, LAWS.get(self.states), self.price, self.rounds, progress)
+        # Two grids are one shifted by half a step against the other.
+        law, halves = LAWS.get(self.states), 1 if self.states == EVEN else 2
+        self.set_scales(every, self.step / halves)
+        solve(every, law, self.price * halves**2, self.rounds, progress)
         for weight, some in zip(weights, planes, strict=True):
             left = iter(some)
             weight.map_values(lambda values, left=left: next(left).form().to(values.device))  # type: ignore[misc]
@@ -75,12 +79,12 @@ class QuantizeTrellis(Method):
         found = shrunk(Curvature().diagonal(run, runs, task))
         return [weight.form.pooled(one) for weight, one in zip(weights, found, strict=True)]
 
-    def set_scales(self, planes: list[CodedPlane]) -> None:
-        """Give each plane its scales: on average over all entries `step` root mean squares."""
+    def set_scales(self, planes: list[CodedPlane], apart: float) -> None:
+        """Give each plane its scales: on average over all entries `apart` root mean squares."""
         count = sum(plane.values.numel() for plane in planes)
         unit = sum(plane.values.numel() * plane.relative_size() for plane in planes) / count
         for plane in planes:
-            plane.set_scale(self.step * 2.0**unit)
+            plane.set_scale(apart * 2.0**unit)
 
 
 def shrunk(curvature: list[Tensor]) -> list[Tensor]:

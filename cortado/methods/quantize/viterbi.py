@@ -52,13 +52,13 @@ def padded(segments: list[Segment], length: int) -> Segment:
 
 
 def candidates(sizes: Tensor, grid: int, parity: int | None) -> list[Tensor]:
-    """Return the codes worth a try: the nearest levels below and above, and zero.  `parity` None: an even grid's."""
+    """Return the codes worth a try: the nearest level above, two below, and the least.  `parity` None: an even grid's."""
     if parity is None:
-        below = sizes.floor()
-        return [below, below + 1, torch.zeros_like(sizes)]
-    # Levels 2 x code - grid, of which every second has the parity.
-    below = ((sizes + grid - 2 * parity) / 4).floor().clamp(min=0) * 2 + parity
-    return [below, below + 2, *([] if parity else [torch.zeros_like(sizes)])]
+        below, apart, least = sizes.floor(), 1, 0
+    else:
+        # Levels 2 x code - grid, of which every second has the parity.
+        below, apart, least = ((sizes + grid - 2 * parity) / 4).floor().clamp(min=0) * 2 + parity, 2, parity
+    return [below, below + apart, (below - apart).clamp(min=least), torch.full_like(sizes, least)]
 
 
 def cheapest(rows: Segment, grid: int, parity: int | None, rates: Tensor, price: float) -> tuple[Tensor, Tensor]:

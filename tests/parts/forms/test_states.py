@@ -20,7 +20,9 @@ def step_by_step(codes: list[int], states: int, segment: int) -> list[int]:
 @pytest.mark.parametrize("segment", [1, 2, 7, 31, 64, 100, 1000])
 def test_grids_are_those_of_the_machine(states, segment):
     codes = torch.randint(-5, 6, (10, 10, 7), generator=torch.Generator().manual_seed(segment))
-    assert grids(codes, LAWS[states], segment).flatten().tolist() == step_by_step(codes.flatten().tolist(), states, segment)
+    assert grids(codes, LAWS[states], segment).flatten().tolist() == step_by_step(
+        codes.flatten().tolist(), states, segment
+    )
 
 
 def test_four_states_are_those_of_versatile_video_coding():

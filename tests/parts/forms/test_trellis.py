@@ -74,7 +74,11 @@ def test_network_comes_back_from_its_file():
 
 @pytest.mark.parametrize(
     ("facts", "what"),
-    [({"states": 5}, "states must be one of 4, 8, 16, 32"), ({"segment": 0}, "the segment at least 1"), ({"layout": "row"}, "layout")],
+    [
+        ({"states": 5}, "states must be one of 4, 8, 16, 32"),
+        ({"segment": 0}, "the segment at least 1"),
+        ({"layout": "row"}, "layout"),
+    ],
 )
 def test_facts_that_make_no_sense_are_refused(facts, what):
     with pytest.raises(BadValue, match=what):

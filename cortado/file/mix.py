@@ -5,6 +5,7 @@ import numpy as np
 from cortado.errors import BadFile
 from cortado.file.wire import Cursor, unzigzag, varint, zigzag
 from cortado.native.coders import mix_decode, mix_encode
+from cortado.parts.forms.states import LAWS, Course
 
 PRESETS = (
     # adaptation limit, strength of the prior (halves), learning rate, first weight (65536 = 1)
@@ -50,19 +51,27 @@ def header(plan: list[int], preset: int, shift: int) -> bytes:
     return body + (varint(stride) if stride else b"") + (varint(zigzag(shift)) if shift else b"")
 
 
-def make_plan(shape: tuple[int, ...], facts: tuple[int, int, int], stride: int, preset: int, density: int) -> list[int]:
+def make_plan(
+    shape: tuple[int, ...], facts: tuple[int, int, int], stride: int, preset: int, density: int,
+    course: Course | None = None,
+) -> list[int]:  # fmt: skip
     """Return the kernel's parameters, in its order."""
     limit, first, rate, weight = PRESETS[preset]
-    return [*layout(shape), *facts, stride, limit, first, rate, density, weight]
+    machine = (0, 0) if course is None else (course.law.feedback, course.segment)
+    return [*layout(shape), *facts, stride, limit, first, rate, density, weight, *machine]
 
 
-def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False) -> bytes:
-    """Return the shortest code over a few presets (fewer for large planes; `quick`: one).  `values`: int32."""
+def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False, course: Course | None = None) -> bytes:
+    """Return the shortest code over a few presets (fewer for large planes; `quick`: one).  `values`: int32.
+
+    `course`: the values are codes of dependent quantization, and the grid of each is a context.
+    """
     coded = values if where is None else values[where]
     if coded.size == 0 or not coded.any():
         return b""
     least, most = int(coded.min()), int(coded.max())
-    shift = least if least > 0 else (most if most < 0 else 0)
+    # The grids follow from the codes as they are.
+    shift = 0 if course else least if least > 0 else (most if most < 0 else 0)
     plane = np.ascontiguousarray(values if shift == 0 else values.astype(np.int64) - shift, dtype=np.int32)
     mask = None if where is None else np.ascontiguousarray(where, dtype=np.uint8)
     facts = (max(abs(least - shift), abs(most - shift)).bit_length(), int(least < shift), int((coded == shift).any()))
@@ -70,7 +79,7 @@ def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False) ->
     density = min(max((coded.size // share).bit_length(), 1), 8)
 
     def attempt(preset: int, stride: int) -> bytes:
-        plan = make_plan(values.shape, facts, stride, preset, density)
+        plan = make_plan(values.shape, facts, stride, preset, density, course)
         start = header(plan, preset, shift)
         return start if facts[0] == 0 else start + mix_encode(plane, mask, plan)
 
@@ -81,7 +90,24 @@ def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False) ->
     return min(body, attempt(body[1] & 7, stride), key=len) if stride else body
 
 
-def decode(body: bytes, shape: tuple[int, ...], where: np.ndarray | None) -> np.ndarray:
+def encode_states(values: np.ndarray, where: np.ndarray | None, course: Course, quick: bool = False) -> bytes:
+    """Return the shortest code with the grids of the codes as contexts, and their course before it."""
+    return varint(course.states) + varint(course.segment) + encode(values, where, quick, course)
+
+
+def decode_states(body: bytes, shape: tuple[int, ...], where: np.ndarray | None) -> np.ndarray:
+    """Return the plane of `encode_states`.  Raises BadFile for anything else."""
+    cursor = Cursor(body)
+    states, segment = cursor.number(), cursor.number()
+    if states not in LAWS or not 1 <= segment < 2**31:
+        raise BadFile(
+            f"file: a machine of {states} states that starts again every {segment} codes is unknown. "
+            "The file is damaged or from a newer version."
+        )
+    return decode(cursor.rest(), shape, where, Course(states, segment))
+
+
+def decode(body: bytes, shape: tuple[int, ...], where: np.ndarray | None, course: Course | None = None) -> np.ndarray:
     """Return the plane (int32, zeros where not coded) of `encode`.  Raises BadFile for anything else."""
     values = np.zeros(shape, dtype=np.int32)
     if not body:
@@ -94,7 +120,7 @@ def decode(body: bytes, shape: tuple[int, ...], where: np.ndarray | None) -> np.
     if classes > 32 or not -(2**31) <= shift < 2**31 or stride > 2**31:
         raise BadFile("file: the head of a mixed stream holds impossible numbers. The file is damaged; make it again.")
     mask = None if where is None else np.ascontiguousarray(where, dtype=np.uint8)
-    plan = make_plan(shape, (classes, facts >> 6 & 1, facts >> 7), stride, flags & 7, (flags >> 3 & 7) + 1)
+    plan = make_plan(shape, (classes, facts >> 6 & 1, facts >> 7), stride, flags & 7, (flags >> 3 & 7) + 1, course)
     rest = cursor.rest()
     looked = mix_decode(rest, mask, plan, values) if classes and values.size else 0
     if len(rest) > looked or (rest and rest[-1] == 0):

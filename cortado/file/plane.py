@@ -7,10 +7,13 @@ import numpy as np
 from cortado.errors import BadFile, BadValue
 from cortado.file import bits, deep_compression, huffman, mix, rans
 from cortado.native.coders import has_kernels
+from cortado.parts.forms.states import Course
 
-CODECS = {"bits": 0, "huffman": 1, "rans": 2, "mix": 3, "deep_compression": 4}
+CODECS = {"bits": 0, "huffman": 1, "rans": 2, "mix": 3, "deep_compression": 4, "states": 5}
 QUICK = "quick"
 MIX_LIMIT = 4 << 20
+ANY_COURSE = Course(8, 1024)
+"""For planes without one, if the codec is chosen by hand."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,10 @@ def row_length(shape: tuple[int, ...], where: np.ndarray | None) -> int:
     return max(int(np.prod(shape[1:])), 1) if where is None and len(shape) > 1 else 1
 
 
-def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Coded:
+def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str, course: Course | None = None) -> Coded:
     """Return the plane coded by one codec."""
+    if codec == "states":
+        return Coded(CODECS[codec], mix.encode_states(values, where, course or ANY_COURSE))
     if codec == "mix":
         return Coded(CODECS[codec], mix.encode(values, where))
     listed = values.ravel() if where is None else values[where]
@@ -56,10 +61,13 @@ def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Cod
     raise BadValue(f"plane: no codec is called {codec!r}. Known: smallest, {', '.join(CODECS)}.")
 
 
-def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str = "smallest") -> Coded:
+def encode_plane(
+    values: np.ndarray, where: np.ndarray | None = None, codec: str = "smallest", course: Course | None = None
+) -> Coded:
     """Return `values` (32-bit integers, in the shape of the weight) as a coded stream.
 
-    `where` (bool, same shape): code only the places where it is True; the reader must know it. "smallest" tries all codecs
+    `where` (bool, same shape): code only the places where it is True; the reader must know it. `course`: how the grids of
+    the values follow one another, if they are codes of dependent quantization. "smallest" tries all codecs
     and keeps the shortest; above 4 M coded values it skips "mix", which takes seconds per million. "quick" uses one preset
     of the best coder, a few percent longer, which is enough for planning. Without compiled kernels both are the shortest
     of the codecs that NumPy computes in about a second per million. Raises BadValue.
@@ -68,26 +76,31 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
     count = values.size if where is None else int(np.count_nonzero(where))
     if codec == QUICK and not has_kernels():
         codec = "smallest"
+    if codec == QUICK and count <= mix.SOME and course is not None:
+        return Coded(CODECS["states"], mix.encode_states(values, where, course, quick=True))
     if codec == QUICK and count <= mix.SOME:
         return Coded(CODECS["mix"], mix.encode(values, where, quick=True))
     if codec != "smallest":
-        return encode_with(values, where, "rans" if codec == QUICK else codec)
+        return encode_with(values, where, "rans" if codec == QUICK else codec, course)
     listed = values.ravel() if where is None else values[where]
     # The sizes of the simple codes are known without writing them.
     tried: list[tuple[int, str, Coded | None]] = [
         (bits.size(listed), "bits", None), (huffman.size(listed), "huffman", None)
     ]  # fmt: skip
-    for name in worth_trying(listed, where is not None):
-        coded = encode_with(values, where, name)
+    for name in worth_trying(listed, where is not None, course is not None):
+        coded = encode_with(values, where, name, course)
         tried.append((len(coded.body), name, coded))
     _, name, best = min(tried, key=lambda one: one[0])
-    return best or encode_with(values, where, name)
+    return best or encode_with(values, where, name, course)
 
 
-def worth_trying(listed: np.ndarray, inside: bool) -> list[str]:
-    """Return the codecs that may be shorter than bits and huffman and end in time; `inside`: values inside a mask."""
+def worth_trying(listed: np.ndarray, inside: bool, coursed: bool) -> list[str]:
+    """Return the codecs that may be shorter than bits and huffman and end in time.
+
+    `inside`: values inside a mask; `coursed`: codes whose grids follow one another.
+    """
     if has_kernels():
-        return ["rans", "mix"] if listed.size <= MIX_LIMIT else ["rans"]
+        return ["rans", "states" if coursed else "mix"] if listed.size <= MIX_LIMIT else ["rans"]
     sparse = not inside and 2 * int(np.count_nonzero(listed)) < listed.size
     return ["deep_compression"] * sparse + ["rans"] * (listed.size <= rans.PORT_LIMIT)
 
@@ -99,6 +112,8 @@ def decode_plane(coded: Coded, shape: tuple[int, ...], where: np.ndarray | None 
     where = None if where is None else np.asarray(where, dtype=bool)
     if coded.codec == CODECS["mix"]:
         return mix.decode(coded.body, tuple(shape), where)
+    if coded.codec == CODECS["states"]:
+        return mix.decode_states(coded.body, tuple(shape), where)
     count = int(np.prod(shape)) if where is None else int(np.count_nonzero(where))
     if coded.codec == CODECS["bits"]:
         listed = bits.decode(coded.body, count)

@@ -93,7 +93,7 @@ def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str 
         if name in sizes:
             coded = encode_plane(values.reshape(-1), None, codec)
         else:
-            coded = encode_plane(place.spread(values), place.where, codec)
+            coded = encode_plane(place.spread(values), place.where, codec, form.course())
         found.append(Stream(prefix + name, coded.codec, coded.body))
         if sort == MASK:
             inner = place.inside(values.astype(bool))

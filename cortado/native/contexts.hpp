@@ -12,7 +12,10 @@ constexpr int SIGNS = 8;     // contexts of a sign
 constexpr int TREE = 7;      // nodes of the first three mantissa bits
 constexpr int64_t CEILING = 65535;
 
-enum Field { ROWS, COLS, TAPS, WIDTH, CLASSES, SIGNED, ZERO, STRIDE, LIMIT, FIRST, RATE, DENSITY, WEIGHT, FIELDS };
+enum Field {
+    ROWS, COLS, TAPS, WIDTH, CLASSES, SIGNED, ZERO, STRIDE, LIMIT, FIRST, RATE, DENSITY, WEIGHT, FEEDBACK, SEGMENT,
+    FIELDS
+};
 
 inline int level_of(uint64_t x) {  // 4 * log2(x), rounded down; 0 for 0
     if (x < 4) return x < 2 ? 0 : (x == 2 ? 4 : 6);
@@ -35,6 +38,7 @@ struct Contexts {
     std::vector<uint32_t> row_mask, col_mask;
     Sum plane, row, kernel;
     int32_t row_sign = 0, kernel_sign = 0;
+    int64_t state = 0, steps = 0;          // of the machine that chooses grids, and codes since its start
     uint64_t mean = 1;                     // of the plane so far, 16 fractional bits
     int64_t ctx[INPUTS], sctx[SIGNS];      // the contexts of magnitude and sign
     int selector = 0, second = 0;          // which mixers to use
@@ -55,6 +59,8 @@ struct Contexts {
     void look(int64_t at, int64_t r, int64_t c, int64_t t);
     void look_signs(int64_t at, int64_t r, int64_t c, int64_t t);
     void learn(int64_t at, int64_t c, int64_t t, int32_t value);
+    int grid() const { return int(state & 1); }
+    void move(int32_t value);
     void begin_row() { row = Sum(); row_sign = 0; }
     void begin_kernel() { kernel = Sum(); kernel_sign = 0; }
 };
@@ -151,6 +157,7 @@ inline void Contexts::look_signs(int64_t at, int64_t r, int64_t c, int64_t t) {
 
 inline void Contexts::learn(int64_t at, int64_t c, int64_t t, int32_t value) {
     int64_t size = value < 0 ? -int64_t(value) : value;
+    if (plan[SEGMENT] && size) size = 2 * size - grid();  // the level, which compares codes of both grids
     if (size > CEILING) size = CEILING;
     int step = (value > 0) - (value < 0);
     act[at] = uint16_t(size);
@@ -160,6 +167,12 @@ inline void Contexts::learn(int64_t at, int64_t c, int64_t t, int32_t value) {
     tap_sum[t] += size; tap_count[t]++;
     pos_sum[c * taps + t] += size;
     row_sign += step; kernel_sign += step; col_sign[c] += step; tap_sign[t] += step;
+    if (plan[SEGMENT]) move(value);
+}
+
+inline void Contexts::move(int32_t value) {
+    state = (state >> 1) ^ (state & 1 ? plan[FEEDBACK] : 0) ^ (value & 1);
+    if (++steps == plan[SEGMENT]) state = steps = 0;
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ inline void update(uint32_t* s, int bit, const uint32_t* rates, int32_t limit) {
 
 struct Model : Contexts {
     Tables tables;
-    int classes, bins, few;
+    int classes, bins, few, own, all;      // decisions; the first ones; those that grid 1 has of its own; together
     std::unique_ptr<uint32_t, void (*)(void*)> memory{nullptr, std::free};
     uint32_t* slots;                       // probability in 22 bits, count in 10; all zero (calloc) until met
     std::vector<int64_t> base;             // where each context's slots begin
@@ -52,10 +52,12 @@ Model::Model(const int64_t* plan_, const uint8_t* where_, Tables tables_) : Cont
     classes = int(plan[CLASSES]);
     bins = classes + TREE * (classes > 1 ? classes - 1 : 0);
     few = bins < 4 ? bins : 4;
+    own = plan[SEGMENT] ? 2 : 0;
+    all = bins + own;
     int64_t size = 0;
     for (int i = 0; i < INPUTS; i++) {
         base.push_back(size);
-        size += (i == 8 ? cols * few : CONTEXTS[i] * bins);
+        size += (i == 8 ? cols * (few + own) : CONTEXTS[i] * all);
     }
     for (int i = 0; i < SIGNS; i++) { base.push_back(size); size += SIGN_CONTEXTS[i] * 4; }
     base.push_back(size);                       // low mantissa bits: class by place
@@ -63,12 +65,13 @@ Model::Model(const int64_t* plan_, const uint8_t* where_, Tables tables_) : Cont
     memory.reset(static_cast<uint32_t*>(std::calloc(size_t(size), sizeof(uint32_t))));
     slots = memory.get();
     if (!slots) throw std::bad_alloc();
-    for (int b = 0; b < bins; b++) slots[b] = 1u << 31;
-    if (plan[ZERO]) slots[0] = uint32_t((1u << 22) >> plan[DENSITY]) << 10;
+    for (int b = 0; b < all; b++) slots[b] = 1u << 31;
+    for (int b : {0, bins})
+        if (plan[ZERO] && b < all) slots[b] = uint32_t((1u << 22) >> plan[DENSITY]) << 10;
     for (int64_t i = base[INPUTS]; i < base[INPUTS] + 4; i++) slots[i] = 1u << 31;
     for (int64_t i = base[INPUTS + SIGNS]; i < size; i++) slots[i] = 1u << 31;
     for (int n = 0; n < 1024; n++) rates.push_back(uint32_t(65536 * 2 / (2 * n + plan[FIRST])));
-    int mixers = bins + 4 + 4 * 16 + 4 * 64;
+    int mixers = all + 4 + 4 * 16 + 4 * 64;
     weights.assign(mixers * INPUTS, int32_t(plan[WEIGHT]));
     for (int m = 0; m < mixers; m++) { weights[m * INPUTS] = 65536; weights[m * INPUTS + INPUTS - 1] = 0; }
     seen.assign(mixers, 0);
@@ -83,7 +86,7 @@ template <class C> int Model::bin(C& coder, int bit, int kind, int mixer, int co
         input[i] = tables.stretch[*slot[i] >> 16] - start;
     }
     input[INPUTS - 1] = 256;
-    const int chosen[3] = {mixer, bins + 4 + kind * 16 + selector, bins + 68 + kind * 64 + second};
+    const int chosen[3] = {mixer, all + 4 + kind * 16 + selector, all + 68 + kind * 64 + second};
     int32_t dot[3];
     for (int s = 0; s < 3; s++) {
         const int32_t* w = &weights[size_t(chosen[s]) * INPUTS];
@@ -112,15 +115,17 @@ template <class C> int Model::bin(C& coder, int bit, int kind, int mixer, int co
 }
 
 template <class C> int Model::magnitude_bin(C& coder, int bit, int index, int kind) {
-    for (int i = 1; i < USED; i++) slot[i] = &slots[base[i] + ctx[i] * bins + index];
-    slot[8] = index < few ? &slots[base[8] + ctx[8] * few + index] : &slots[base[14] + index];
+    if (index < own && grid()) index += bins;
+    const int early = index < few ? index : (index >= bins ? index - bins + few : -1);
+    for (int i = 1; i < USED; i++) slot[i] = &slots[base[i] + ctx[i] * all + index];
+    slot[8] = early >= 0 ? &slots[base[8] + ctx[8] * (few + own) + early] : &slots[base[14] + index];
     return bin(coder, bit, kind, index, USED - 1, &slots[index]);
 }
 
 template <class C> int Model::sign_bin(C& coder, int bit, int size_class) {
     int scale = size_class < 4 ? size_class - 1 : 3;
     for (int i = 1; i < SIGNS; i++) slot[i] = &slots[base[INPUTS + i] + sctx[i] * 4 + scale];
-    return bin(coder, bit, 3, bins + scale, SIGNS, &slots[base[INPUTS] + scale]);
+    return bin(coder, bit, 3, all + scale, SIGNS, &slots[base[INPUTS] + scale]);
 }
 
 // A mantissa bit too low to be worth contexts.
@@ -158,7 +163,7 @@ template <class C> void walk(Model& model, C& coder, int32_t* values, bool write
     int64_t at = 0;
     for (int64_t r = 0; r < model.rows; r++) {
         model.begin_row();
-        for (int b = 0; b < model.bins; b++) model.slots[model.base[9] + b] = 0;
+        for (int b = 0; b < model.all; b++) model.slots[model.base[9] + b] = 0;
         for (int64_t c = 0; c < model.cols; c++) {
             model.begin_kernel();
             for (int64_t t = 0; t < model.taps; t++, at++) {

@@ -5,7 +5,7 @@ import numpy as np
 INPUTS, LEVELS, SIGNS, CEILING = 16, 128, 8, 65535
 FIELDS = (
     "rows", "cols", "taps", "width", "classes", "signed", "zero", "stride", "limit", "first", "rate", "density",
-    "weight",
+    "weight", "feedback", "segment",
 )  # fmt: skip
 
 
@@ -31,6 +31,7 @@ class Contexts:
         self.plane, self.row, self.kernel = [0, 0], [0, 0], [0, 0]
         self.row_sign = self.kernel_sign = self.selector = self.second = 0
         self.mean = 1
+        self.state = self.steps = 0
         self.ctx, self.sctx = [0] * INPUTS, [0] * SIGNS
         if where is not None:
             mask = np.array(where, dtype=np.int64).reshape(self.rows, self.cols, self.taps)
@@ -130,7 +131,10 @@ class Contexts:
 
     def learn(self, at: int, c: int, t: int, value: int) -> None:
         """Update the statistics with a coded value."""
-        size, step = min(abs(value), CEILING), (value > 0) - (value < 0)
+        size, step = abs(value), (value > 0) - (value < 0)
+        if self.plan["segment"] and size:
+            size = 2 * size - (self.state & 1)
+        size = min(size, CEILING)
         self.act[at], self.sign[at] = size, step
         for both in (self.plane, self.row, self.kernel):
             both[0] += size
@@ -144,3 +148,13 @@ class Contexts:
         self.kernel_sign += step
         self.col_sign[c] += step
         self.tap_sign[t] += step
+        if self.plan["segment"]:
+            self.move(value)
+
+    def move(self, value: int) -> None:
+        """Move the machine that chooses grids by the parity of a coded value."""
+        plan, state = self.plan, self.state
+        self.state = (state >> 1) ^ (plan["feedback"] * (state & 1)) ^ (value & 1)
+        self.steps += 1
+        if self.steps == plan["segment"]:
+            self.state = self.steps = 0

@@ -74,10 +74,11 @@ class Model(Contexts):
         self.squash, self.stretch = squash.tolist(), stretch.tolist()
         self.classes = self.plan["classes"]
         self.bins = self.classes + TREE * max(self.classes - 1, 0)
-        self.few = min(self.bins, 4)
+        self.few, self.own = min(self.bins, 4), 2 if self.plan["segment"] else 0
+        self.all = self.bins + self.own
         self.slot = [0] * INPUTS
         self.start_slots()
-        mixers = self.bins + 4 + 4 * 16 + 4 * 64
+        mixers = self.all + 4 + 4 * 16 + 4 * 64
         self.weights = [[65536] + [self.plan["weight"]] * (INPUTS - 2) + [0] for _ in range(mixers)]
         self.seen = [0] * mixers
 
@@ -86,17 +87,18 @@ class Model(Contexts):
         self.base, size = [], 0
         for i in range(INPUTS):
             self.base.append(size)
-            size += self.cols * self.few if i == 8 else CONTEXTS[i] * self.bins
+            size += self.cols * (self.few + self.own) if i == 8 else CONTEXTS[i] * self.all
         for i in range(SIGNS):
             self.base.append(size)
             size += SIGN_CONTEXTS[i] * 4
         self.base.append(size)
         size += 33 * 32
         self.slots: dict[int, int] = {}
-        for i in (*range(self.bins), *range(self.base[INPUTS], self.base[INPUTS] + 4), *range(self.base[-1], size)):
+        for i in (*range(self.all), *range(self.base[INPUTS], self.base[INPUTS] + 4), *range(self.base[-1], size)):
             self.slots[i] = HALF
-        if self.plan["zero"]:
-            self.slots[0] = ((1 << 22) >> self.plan["density"]) << 10
+        for i in (0, self.bins) if self.plan["zero"] else ():
+            if i < self.all:
+                self.slots[i] = ((1 << 22) >> self.plan["density"]) << 10
         self.rates = [131072 // (2 * n + self.plan["first"]) for n in range(1024)]
 
     def update(self, index: int, bit: int) -> None:
@@ -122,7 +124,7 @@ class Model(Contexts):
     def bin(self, bit: int, kind: int, mixer: int, count: int, parent: int) -> int:
         """Code one decision: mix the predictions, code, learn."""
         inputs = self.gather(count, parent)
-        first = self.bins + 4
+        first = self.all + 4
         chosen = (mixer, first + kind * 16 + self.selector, first + 64 + kind * 64 + self.second)
         dots = []
         for s in chosen:
@@ -144,10 +146,13 @@ class Model(Contexts):
 
     def magnitude_bin(self, bit: int, index: int, kind: int) -> int:
         """Code magnitude decision number `index` of a value."""
+        if index < self.own and self.state & 1:
+            index += self.bins
+        early = index if index < self.few else index - self.bins + self.few if index >= self.bins else -1
         for i in range(1, USED):
-            self.slot[i] = self.base[i] + self.ctx[i] * self.bins + index
-        few = index < self.few
-        self.slot[8] = self.base[8] + self.ctx[8] * self.few + index if few else self.base[14] + index
+            self.slot[i] = self.base[i] + self.ctx[i] * self.all + index
+        apart = self.base[8] + self.ctx[8] * (self.few + self.own) + early
+        self.slot[8] = apart if early >= 0 else self.base[14] + index
         return self.bin(bit, kind, index, USED - 1, index)
 
     def sign_bin(self, bit: int, size_class: int) -> int:
@@ -155,7 +160,7 @@ class Model(Contexts):
         scale = min(size_class - 1, 3)
         for i in range(1, SIGNS):
             self.slot[i] = self.base[INPUTS + i] + self.sctx[i] * 4 + scale
-        return self.bin(bit, 3, self.bins + scale, SIGNS, self.base[INPUTS] + scale)
+        return self.bin(bit, 3, self.all + scale, SIGNS, self.base[INPUTS] + scale)
 
     def low_bit(self, bit: int, index: int) -> int:
         """Code a mantissa bit too low to need contexts."""
@@ -189,7 +194,7 @@ class Model(Contexts):
         at = -1
         for r in range(self.rows):
             self.row, self.row_sign = [0, 0], 0
-            for b in range(self.bins):
+            for b in range(self.all):
                 self.slots.pop(self.base[9] + b, None)
             for c in range(self.cols):
                 self.kernel, self.kernel_sign = [0, 0], 0

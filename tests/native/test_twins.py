@@ -10,6 +10,7 @@ from cortado.native import coders
 from cortado.native import python_mix as python_mix
 from cortado.native import python_rans as python_rans
 from cortado.native.build import find_compiler
+from cortado.parts.forms.states import LAWS, Course
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -28,13 +29,18 @@ def plane_and_mask(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray | None]:
     return values.astype(np.int32), mask
 
 
-@given(plane_and_mask(), st.integers(0, 7), st.integers(1, 8), st.integers(0, 9))
+COURSES = st.none() | st.builds(Course, st.sampled_from(list(LAWS)), st.sampled_from([1, 5, 36, 1000]))
+
+
+@given(plane_and_mask(), st.integers(0, 7), st.integers(1, 8), st.integers(0, 9), COURSES)
 @QUICK
-def test_mix_copy_agrees(case: tuple[np.ndarray, np.ndarray | None], preset: int, density: int, stride: int) -> None:
+def test_mix_copy_agrees(
+    case: tuple[np.ndarray, np.ndarray | None], preset: int, density: int, stride: int, course: Course | None
+) -> None:
     values, mask = case
     where = None if mask is None else mask.astype(np.uint8)
     size = max(int(np.abs(values.astype(np.int64)).max()).bit_length(), 1)
-    plan = mix.make_plan(values.shape, (size, int(values.min() < 0), 1), stride, preset, density)
+    plan = mix.make_plan(values.shape, (size, int(values.min() < 0), 1), stride, preset, density, course)
     body = coders.mix_encode(values, where, plan)
     assert python_mix.encode(values, where, plan) == body
     kernel, python_port = np.zeros_like(values), np.zeros_like(values)
@@ -43,10 +49,12 @@ def test_mix_copy_agrees(case: tuple[np.ndarray, np.ndarray | None], preset: int
     assert (kernel == (values if mask is None else np.where(mask, values, 0))).all()
 
 
-@given(st.binary(max_size=40), st.integers(0, 7), st.integers(1, 32), st.booleans(), st.booleans())
+@given(st.binary(max_size=40), st.integers(0, 7), st.integers(1, 32), st.booleans(), st.booleans(), COURSES)
 @QUICK
-def test_mix_copy_reads_noise_alike(body: bytes, preset: int, classes: int, signed: bool, zero: bool) -> None:
-    plan = mix.make_plan((3, 4, 2, 2), (classes, int(signed), int(zero)), 0, preset, 2)
+def test_mix_copy_reads_noise_alike(
+    body: bytes, preset: int, classes: int, signed: bool, zero: bool, course: Course | None
+) -> None:
+    plan = mix.make_plan((3, 4, 2, 2), (classes, int(signed), int(zero)), 0, preset, 2, course)
     kernel, python_port = np.zeros((3, 4, 2, 2), dtype=np.int32), np.zeros((3, 4, 2, 2), dtype=np.int32)
     assert coders.mix_decode(body, None, plan, kernel) == python_mix.decode(body, None, plan, python_port)
     assert (kernel == python_port).all()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cortado.parts.forms.lattice import Lattice
+from cortado.parts.forms.states import Course
 from cortado.parts.part import Part
 
 
@@ -66,6 +67,10 @@ class Form(Part):
 
         0 is a weight of zero, and equal numbers are equal values wherever they share a table.
         """
+        return None
+
+    def course(self) -> Course | None:
+        """Return how the grids of its codes follow one another; None if they do not depend on each other."""
         return None
 
     def code_bits(self) -> int | None:

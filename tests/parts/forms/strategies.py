@@ -14,7 +14,9 @@ from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.product_quantized import ProductQuantized, inputs_of
 from cortado.parts.forms.quantized import Quantized
 from cortado.parts.forms.squashed import Squashed
+from cortado.parts.forms.states import LAWS
 from cortado.parts.forms.ternary import Ternary
+from cortado.parts.forms.trellis import Trellis
 
 SHAPES = ((6,), (4, 5), (3, 2, 3), (2, 3, 2, 2), (1, 1), (5, 1), (1, 7))
 
@@ -65,7 +67,7 @@ def latents(draw, values: Tensor) -> Form:
 @st.composite
 def leaves(draw, values: Tensor) -> Form:
     """A form without others inside, near `values`."""
-    sort = draw(st.sampled_from(["dense", "codebook", "matmul_layers", "quantized", "latent"]))
+    sort = draw(st.sampled_from(["dense", "codebook", "matmul_layers", "quantized", "trellis", "latent"]))
     if sort == "dense":
         return Dense(values)
     if sort == "codebook":
@@ -74,6 +76,11 @@ def leaves(draw, values: Tensor) -> Form:
         return matmul_layers_of(values, draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(0, 99)))
     if sort == "latent":
         return draw(latents(values))
+    if sort == "trellis":
+        layout = draw(st.sampled_from(["tensor", "channel"] if values.dim() > 1 else ["tensor"]))
+        scale = torch.full((len(values) if layout == "channel" else 1,), draw(st.sampled_from([0.1, 0.5])))
+        segment = draw(st.sampled_from([1, 3, max(1, values.shape[1:].numel()), 1024]))
+        return Trellis((values / 0.3).round().int(), scale, draw(st.sampled_from(list(LAWS))), segment, layout)
     layouts = ["tensor", "channel", "group"] if values.dim() > 1 and values.numel() else ["tensor"]
     layout = draw(st.sampled_from(layouts))
     group = draw(st.integers(1, 4)) if layout == "group" else 0

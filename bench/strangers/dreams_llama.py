@@ -1,15 +1,11 @@
 """A Llama of 0.23 M parameters trained on made-up dreams (mc9625/ai-dreamer); no text of its kind is here, so it writes some."""
 
-import os
-from pathlib import Path
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.strangers.llama import Llama
 from cortado import Data, Task, Tokens
+from cortado.nets.llama import dreams_llama
 from cortado.task.perplexity import perplexity
 
 LENGTH, COUNTS = 96, (64, 64, 128)
@@ -32,9 +28,7 @@ def loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def job():
     """Return network and task."""
-    network = Llama()
-    with np.load(Path(os.environ["CORTADO_DATA"]) / "weights" / "dreams_llama_260k.npz") as stored:
-        network.load_state_dict({name: torch.from_numpy(stored[name]).float() for name in network.state_dict()})
-    texts = dreams(network.eval(), sum(COUNTS)).split(COUNTS)
+    network = dreams_llama(weights=True).eval()
+    texts = dreams(network, sum(COUNTS)).split(COUNTS)
     parts = [Data(text, text) for text in texts]
     return network, Task(*parts, loss=loss, metric=perplexity(), outputs=Tokens(), batch=16, name="dreams")

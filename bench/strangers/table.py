@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 PACKAGES, RUNS = CACHE / "strangers", CACHE / "strangers_runs"
 NETWORKS = (
     "rnet", "dreams_llama", "spoken_digits", "silero_vad", "fracast", "char_lstm", "resnet_56", "espnet", "tiny_darknet",
-    "mobilenet_v1", "mobilenet_v2", "picodet", "english_reader", "minilm",
+    "mobilenet_v1", "mobilenet_v2", "picodet", "english_reader", "minilm", "smollm2",
 )  # fmt: skip
 """Files of this folder, small networks first."""
 LIMIT, MINUTES = "score >= -1 %", 30

@@ -62,6 +62,9 @@ class Llama(nn.Module):
     Input (N, time) numbers of tokens, time up to `positions`; output (N, time, words) logits of each next token.
     """
 
+    cosines: Tensor
+    sines: Tensor
+
     def __init__(
         self, words: int, width: int, layers: int, heads: int, shared: int, inner: int, positions: int, base: float
     ) -> None:

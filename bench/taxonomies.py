@@ -2,7 +2,7 @@
 
 MNIST: one set says the digit, the other only whether it is even; LeNet-5, 10,000 pictures of each set, 400 steps of 64.
 CamVid at half its size (bench/small_streets.py): 40 frames have masks of 11 classes, the other 327 of 5 coarse ones; 300 steps
-of 8, one seed. All networks of a comparison make as many steps. Training sums the probabilities of what a label contains, and each
+of 8, one seed. All networks of a comparison make as many steps. Training sums probabilities of what a label contains, and each
 set is scored on its own labels (Lambert et al., 2020, MSeg).
 """
 

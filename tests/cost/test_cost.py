@@ -163,7 +163,7 @@ def test_text_has_the_unit_that_suits():
 
 
 def test_a_larger_run_lies_in_the_interval_nearly_as_often_as_it_says():
-    generator, inside, trials = np.random.default_rng(1), 0, 60
+    generator, inside, trials = np.random.default_rng(1), 0, 8
     sizes = np.geomspace(1e3, 1e5, 7)
 
     def drawn(size):
@@ -174,7 +174,7 @@ def test_a_larger_run_lies_in_the_interval_nearly_as_often_as_it_says():
         low, high = law.interval(3e5)
         assert low < law.loss(3e5) < high
         inside += low <= float(drawn(3e5)) <= high
-    assert inside >= 0.85 * trials
+    assert inside >= trials - 1
 
 
 def test_an_exact_law_leaves_no_doubt_about_a_larger_run():

@@ -10,6 +10,7 @@ distance and bytes; for each distance the smallest counts. No label and no test 
     python -m bench trellis             the table and the result
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -30,12 +31,15 @@ from cortado.file.artifact import decode, encode
 from cortado.file.plane import QUICK
 from cortado.importance.curvature import Curvature
 from cortado.methods.match_moments import MatchMoments
+from cortado.methods.quantize.coded_plane import CodedPlane, solve
 from cortado.methods.quantize.trellis import QuantizeTrellis, shrunk
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.view import View, working_copy
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.same import same_state
+from cortado.parts.forms.states import LAWS
+from cortado.progress import quiet
 from cortado.running.call import call
 from cortado.task.task import Task
 from cortado.tasks import cifar10
@@ -46,8 +50,10 @@ BAR = 0.95
 STEPS = (0.32, 0.42, 0.56, 0.74, 1.0)
 """Steps on a trellis; those of an even grid are narrower, for about as many bits."""
 NARROWER = 0.85
-STATES = (8, 32)
-SETTINGS = [STEPS, NARROWER, STATES, PICTURES, QuantizeTrellis().price, QuantizeTrellis().rounds]
+EVEN = "one even grid"
+FEWER = ("ResNet-56",)
+"""Every second size, and only the best even grid: a point takes minutes."""
+SETTINGS = [STEPS, NARROWER, PICTURES, QuantizeTrellis().price, QuantizeTrellis().rounds]
 Made = Callable[[View, list[Tensor]], None]
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ResNet-20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
@@ -58,7 +64,33 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
 
 def run() -> list[dict[str, Any]]:
     """All networks."""
-    return [one for name in NETWORKS for one in rows_of(name, piece(name))]
+    return [*normal_rows(), *(one for name in NETWORKS for one in rows_of(name, piece(name)))]
+
+
+def normal_rows() -> list[dict[str, Any]]:
+    """How close each number of states comes to the bound for normal values, at about 3 bits."""
+    values = torch.randn(128, 1024, generator=torch.Generator().manual_seed(0))
+    rows = []
+    for states in (1, *LAWS):
+        plane = CodedPlane(values, torch.ones_like(values), torch.zeros(values.shape, dtype=torch.int64), "tensor")
+        plane.set_scale(0.5 if states == 1 else 0.3)
+        solve([plane], LAWS.get(states), 0.09 if states == 1 else 0.36, 3, quiet())
+        form = plane.form()
+        error = float((form.dense().detach() - values).square().mean() / values.square().mean())
+        codes = form.codes if states == 1 else form.codes()
+        bits = entropy(codes, torch.zeros_like(codes) if states == 1 else form.grids())
+        lost = 10 * math.log10(error) + 20 * math.log10(2) * bits
+        rows.append(row(f"normal values, {states} states: error over the least at {bits:.2f} bits", lost, "dB"))
+    return rows
+
+
+def entropy(codes: Tensor, grids: Tensor) -> float:
+    """Bits of a code, by counts of the codes on each grid."""
+    bits = 0.0
+    for grid in (0, 1):
+        counts = torch.unique(codes[grids == grid], return_counts=True)[1].double()
+        bits -= float((counts * (counts / counts.sum()).log2()).sum())
+    return bits / codes.numel()
 
 
 def piece(name: str) -> dict[str, list[dict[str, float]]]:
@@ -67,21 +99,25 @@ def piece(name: str) -> dict[str, list[dict[str, float]]]:
 
     def made(family: str) -> dict[str, Any]:
         judge[:] = judge or [Judge(name)]
-        return {"points": [judge[0].point(make) for make in families()[family]]}
+        return {"points": [judge[0].point(make) for make in families(name)[family]]}
 
     stem = f"trellis_{name.lower()}"
-    return {one: kept(f"{stem}_{file_name(one)}", SETTINGS, partial(made, one), PIECES)["points"] for one in families()}
+    return {
+        one: kept(f"{stem}_{file_name(one)}", SETTINGS, partial(made, one), PIECES)["points"] for one in families(name)
+    }
 
 
 def file_name(family: str) -> str:
     return re.sub("[^a-z0-9]+", "_", family)
 
 
-def families() -> dict[str, list[Made]]:
-    """Each way to round, at several sizes."""
-    found = {f"{STATES[0]} states": [coded(STATES[0], step) for step in STEPS]}
-    found["one even grid"] = [coded(1, NARROWER * step) for step in STEPS]
-    found |= {f"{states} states": [coded(states, step) for step in STEPS] for states in STATES[1:]}
+def families(name: str) -> dict[str, list[Made]]:
+    """Each way to round one network, at several sizes."""
+    steps = STEPS[::2] if name in FEWER else STEPS
+    found = {"8 states": [coded(8, step) for step in steps], EVEN: [coded(1, NARROWER * step) for step in steps]}
+    if name in FEWER:
+        return found
+    found["32 states"] = [coded(32, step) for step in steps]
     for per in ("tensor", "channel"):
         each = [QuantizeWeights(bits=bits, per=per) for bits in (6, 5, 4, 3)]
         found[f"quantize/weights per={per}"] = [partial(rounded, one) for one in each]
@@ -149,9 +185,9 @@ def answers(network: nn.Module, task: Task) -> Tensor:
 
 def rows_of(name: str, piece: dict[str, Any]) -> list[dict[str, Any]]:
     """Size of each trellis over the smallest even grid's, and where the even grids stand."""
-    rivals = [family for family in families() if "states" not in family]
+    rivals = [family for family in families(name) if "states" not in family]
     rows = []
-    for family in families():
+    for family in families(name):
         if family in rivals:
             continue
         for kind, says in (("predicted", "predicted KL"), ("measured", "measured KL")):

@@ -92,17 +92,19 @@ def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False, co
 
 def encode_states(values: np.ndarray, where: np.ndarray | None, course: Course, quick: bool = False) -> bytes:
     """Return the shortest code with the grids of the codes as contexts, and their course before it."""
-    return varint(course.states) + varint(course.segment) + encode(values, where, quick, course)
+    body = encode(values, where, quick, course)
+    return varint(course.states) + varint(course.segment) + body if body else b""
 
 
 def decode_states(body: bytes, shape: tuple[int, ...], where: np.ndarray | None) -> np.ndarray:
     """Return the plane of `encode_states`.  Raises BadFile for anything else."""
+    if not body:
+        return decode(body, shape, where)
     cursor = Cursor(body)
     states, segment = cursor.number(), cursor.number()
     if states not in LAWS or not 1 <= segment < 2**31:
         raise BadFile(
-            f"file: a machine of {states} states that starts again every {segment} codes is unknown. "
-            "The file is damaged or from a newer version."
+            f"file: no machine of {states} states starts again every {segment} codes. The file is damaged; make it again."
         )
     return decode(cursor.rest(), shape, where, Course(states, segment))
 

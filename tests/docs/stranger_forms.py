@@ -7,14 +7,14 @@ import torch
 
 from tests.docs import stranger
 from tests.docs.stranger import Stream
-from tests.docs.stranger_mix import mix
+from tests.docs.stranger_mix import mix, states
 
 DTYPES = {0: np.float32, 1: np.float16, 3: np.float64}
 FORMS = {
     "1e6e": ("dense", 0, "f"), "1912": ("masked", 0, "mp"), "ce7c": ("maskedlatent", 0, "mp"),
     "054a": ("codebook", 1, "fi"), "d9c6": ("quantized", 3, "iif"), "af49": ("learnedstep", 2, "ff"),
     "6378": ("productquantized", 2, "fi"), "0909": ("lowrank", 5, "pp"),
-    "effc": ("transferred", 4, "iip"),
+    "effc": ("transferred", 4, "iip"), "a2d4": ("trellis", 3, "if"),
 }  # fmt: skip
 
 
@@ -24,6 +24,8 @@ def integers(stream: Stream, shape: tuple[int, ...], where: list[int] | None = N
     body, codec, size = stream.take(head // 8), head % 8, prod(shape)
     if codec == 3:
         return mix(body, shape, where)
+    if codec == 5:
+        return states(body, shape, where)
     count = size if where is None else sum(where)
     line = prod(shape[1:]) if len(shape) > 1 and where is None else 1
     readers = {0: stranger.bits, 1: stranger.huffman, 4: stranger.deep_compression}
@@ -71,6 +73,16 @@ def dense(stream: Stream, one: tuple, shape: tuple[int, ...], where: list[int] |
     if name == "codebook":
         book = floats(stream, kinds[0], facts[0])
         return book[codes() + int((book < 0).sum())]
+    if name == "trellis":
+        number, segment, layout = facts
+        levels, state, feedback = codes(), 0, {4: 2, 8: 6, 16: 12, 32: 23}[number]
+        for at, code in enumerate(levels.tolist()):
+            state = 0 if at % segment == 0 else state
+            grid = state & 1
+            levels[at] = 2 * code - grid * ((code > 0) - (code < 0))
+            state = (state >> 1) ^ (feedback if grid else 0) ^ (code & 1)
+        scale = floats(stream, kinds[0], rows if layout else 1)
+        return levels.astype(kinds[0]) * scale.repeat(count // len(scale))
     if name == "quantized":
         layout, group, symmetric = facts
         row = count // rows

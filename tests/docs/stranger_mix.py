@@ -1,4 +1,4 @@
-"""A reader of codec 3 written from docs/file.md alone."""
+"""A reader of codecs 3 and 5 written from docs/file.md alone."""
 
 from math import prod
 from typing import Any
@@ -68,7 +68,8 @@ class Code:
 class Mix:
     """Slots, mixers and contexts."""
 
-    def __init__(self, stream: Stream, shape: tuple[int, ...], where: Any) -> None:
+    def __init__(self, stream: Stream, shape: tuple[int, ...], where: Any, machine: tuple[int, int] | None) -> None:
+        self.machine, self.state, self.steps, self.more = machine, 0, 0, 0 if machine is None else 2
         facts, flags = stream.take(2)
         self.classes, self.is_signed, self.has_zero = facts & 63, facts >> 6 & 1, facts >> 7
         self.limit, self.first, self.rate, self.weight = PRESETS[flags & 7]
@@ -80,10 +81,12 @@ class Mix:
         self.taps, self.width = prod(shape[2:]), shape[-1] if len(shape) > 2 else 1
         self.line, self.where = self.cols * self.taps, where
         self.bins = self.classes + 7 * max(self.classes - 1, 0)
-        self.slots: dict[tuple, tuple[int, int]] = {("parent", 0): (2**22 >> density, 0)} if self.has_zero else {}
+        self.slots: dict[tuple, tuple[int, int]] = {}
+        if self.has_zero:
+            self.slots = {("parent", 0): (2**22 >> density, 0), ("parent", "bins"): (2**22 >> density, 0)}
         self.mixers: dict[int, tuple[list[int], int]] = {}
         self.sum, self.signs = sums(), sums()
-        self.found = [0] * (self.rows * self.line)
+        self.found, self.sizes = [0] * (self.rows * self.line), [0] * (self.rows * self.line)
         self.code = Code(stream.rest())
 
     def learn(self, key: tuple, bit: int) -> None:
@@ -125,12 +128,12 @@ class Mix:
         total = count = 0
         for there, back, weight in places:
             if there and (self.where is None or self.where[at - back]):
-                total += weight * min(abs(self.found[at - back]), 65535)
+                total += weight * min(self.sizes[at - back], 65535)
                 count += weight
         return self.level(total, count)
 
     def cap(self, there: bool, place: int) -> int:
-        return min(abs(self.found[place]), 3) if there else 0
+        return min(self.sizes[place], 3) if there else 0
 
     def look(self, at: int, r: int, c: int, t: int) -> None:
         j, line, taps, width, stride = c * self.taps + t, self.line, self.taps, self.width, self.stride
@@ -169,11 +172,16 @@ class Mix:
         self.selector, self.second = E >> 3, short if taps > 1 else N >> 3
 
     def magnitude(self, decision: int, kind: int) -> int:
-        keys = [(i, value, decision) for i, value in enumerate(self.contexts, 1)]
-        if decision > 3:
-            keys[7] = (8, "none", decision)
-        second = self.bins + 68 + 64 * kind + self.second
-        return self.decide(("parent", decision), keys, (decision, self.bins + 4 + 16 * kind + self.selector, second))
+        apart, number = decision > 3, decision
+        name: Any = decision
+        if self.more and self.state & 1 and decision < 2:
+            number, name = self.bins + decision, ("bins", "bins + 1")[decision]
+        keys = [(i, value, name) for i, value in enumerate(self.contexts, 1)]
+        if apart:
+            keys[7] = (8, "none", name)
+        end = self.bins + self.more
+        second = end + 68 + 64 * kind + self.second
+        return self.decide(("parent", name), keys, (number, end + 4 + 16 * kind + self.selector, second))
 
     def negative(self, size: int, at: int, r: int, c: int, t: int) -> int:
         scale, taps, line, width, j = min(size - 1, 3), self.taps, self.line, self.width, c * self.taps + t
@@ -189,7 +197,8 @@ class Mix:
                   9 * before + 3 * above + S(r >= 2, at - 2 * line), 3 * min(t, 63) + (kernel > 0) - (kernel < 0) + 1,
                   B("row", r), B("col", c), 27 * left + 9 * up + 3 * before + above, B("tap", t)]  # fmt: skip
         keys = [("sign", i, value, scale) for i, value in enumerate(values, 1)]
-        mixers = self.bins + scale, self.bins + 4 + 48 + self.selector, self.bins + 68 + 192 + self.second
+        end = self.bins + self.more
+        mixers = end + scale, end + 4 + 48 + self.selector, end + 68 + 192 + self.second
         return self.decide(("sign parent", scale), keys, mixers)
 
     def value(self, at: int, r: int, c: int, t: int) -> int:
@@ -210,6 +219,16 @@ class Mix:
             made = 2 * made + bit
         return -made if self.is_signed and self.negative(size, at, r, c, t) else made
 
+    def move(self, code: int) -> None:
+        if self.machine is None:
+            return
+        states, segment = self.machine
+        feedback = {4: 2, 8: 6, 16: 12, 32: 23}[states]
+        self.state = (self.state >> 1) ^ (feedback if self.state & 1 else 0) ^ (code & 1)
+        self.steps += 1
+        if self.steps % segment == 0:
+            self.state = 0
+
     def walk(self) -> list[int]:
         for at in range(len(self.found)):
             r, j = divmod(at, self.line)
@@ -220,8 +239,11 @@ class Mix:
                 continue
             self.look(at, r, c, t)
             value = self.found[at] = self.value(at, r, c, t)
+            grid = self.state & 1 if self.more else 0
+            size = self.sizes[at] = 2 * abs(value) - grid if self.more and value else abs(value)
+            self.move(value)
             for key in (("plane",), ("row", r), ("col", c), ("tap", t), ("kernel", r, c), ("place", j)):
-                self.sum[key][0] += min(abs(value), 65535)
+                self.sum[key][0] += min(size, 65535)
                 self.sum[key][1] += 1
                 self.signs[key][0] += (value > 0) - (value < 0)
         return self.found
@@ -231,6 +253,18 @@ def mix(body: bytes, shape: tuple[int, ...], where: list[int] | None) -> list[in
     """Codec 3: the plane as a list, 0 where nothing is coded."""
     if not body:
         return [0] * prod(shape)
-    model = Mix(Stream(body), shape, where)
+    return read(Mix(Stream(body), shape, where, None), shape, where)
+
+
+def states(body: bytes, shape: tuple[int, ...], where: list[int] | None) -> list[int]:
+    """Codec 5: the same."""
+    if not body:
+        return [0] * prod(shape)
+    stream = Stream(body)
+    machine = stream.number(), stream.number()
+    return read(Mix(stream, shape, where, machine), shape, where)
+
+
+def read(model: Mix, shape: tuple[int, ...], where: list[int] | None) -> list[int]:
     found = model.walk() if model.classes else [0] * prod(shape)
     return [value + model.shift if where is None or where[at] else 0 for at, value in enumerate(found)]

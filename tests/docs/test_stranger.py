@@ -29,11 +29,12 @@ from cortado.parts.forms.low_rank import LowRank
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.masked_latent import MaskedLatent
 from cortado.parts.forms.quantized import Quantized
+from cortado.parts.forms.states import Course
 from cortado.parts.forms.transferred import Transferred
 from cortado.parts.forms.transforms import FIXED_SLOTS, NEGATE, REPEAT, ROLL, ROTATE, TRANSLATE
 from cortado.parts.part import own_modules
 from tests.docs import stranger, stranger_file
-from tests.docs.stranger_mix import mix
+from tests.docs.stranger_mix import mix, states
 from tests.file.cut_nets import cut_net, plain_net, without_blocks
 from tests.file.former_files import former_file
 from tests.file.former_nets import former_net
@@ -91,6 +92,17 @@ def test_mix_inside_a_mask_is_read_by_the_page(name: str) -> None:
     where = np.random.default_rng(2).random(plane.shape) < 0.4
     body = encode_plane(plane, where, "mix").body
     assert mix(body, plane.shape, where.ravel().astype(int).tolist()) == np.where(where, plane, 0).ravel().tolist()
+
+
+@pytest.mark.parametrize("name", ["kernels", "matrix", "mask", "list", "wide", "zeros"])
+@pytest.mark.parametrize("course", [Course(4, 9), Course(8, 1024), Course(32, 100)])
+def test_states_are_read_by_the_page(name: str, course: Course) -> None:
+    plane = PLANES[name]
+    body = encode_plane(plane, None, "states", course).body
+    assert states(body, plane.shape, None) == plane.ravel().tolist()
+    where = np.random.default_rng(2).random(plane.shape) < 0.6
+    body = encode_plane(plane, where, "states", course).body
+    assert states(body, plane.shape, where.ravel().astype(int).tolist()) == np.where(where, plane, 0).ravel().tolist()
 
 
 def test_mix_with_a_stride_is_read_by_the_page() -> None:

@@ -70,5 +70,5 @@ def test_codes_that_are_all_positive_keep_their_parities() -> None:
 
 @pytest.mark.parametrize("head", [bytes([5, 1]), bytes([8, 0]), bytes([8, 255, 255, 255, 255, 127])])
 def test_machines_that_do_not_exist_are_refused(head: bytes) -> None:
-    with pytest.raises(BadFile, match="states that starts again"):
+    with pytest.raises(BadFile, match="states starts again every"):
         decode_states(head + bytes([1, 0, 9]), (4, 4), None)

@@ -25,6 +25,8 @@ STATES = {
     "masked": State((MASK,)),
     "codebook": State((small("share/kmeans", bits=3),)),
     "quantized": State((small("quantize/weights", bits=4),)),
+    "trellis": State((small("quantize/trellis"),)),
+    "masked(trellis)": State((MASK, small("quantize/trellis", by="weight"))),
     "low rank": State((small("factorize/svd", keep=0.5),)),
     "product quantized": State((small("share/products"),)),
     "latent: learned step": State((small("quantize/aware", bits=4),)),

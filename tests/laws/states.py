@@ -25,6 +25,7 @@ STATES = {
     "masked": State((MASK,)),
     "codebook": State((small("share/kmeans", bits=3),)),
     "quantized": State((small("quantize/weights", bits=4),)),
+    "coded by loss and bits": State((small("quantize/rate_distortion"),)),
     "low rank": State((small("factorize/svd", keep=0.5),)),
     "product quantized": State((small("share/products"),)),
     "latent: learned step": State((small("quantize/aware", bits=4),)),

@@ -132,7 +132,7 @@ def made(which: str) -> dict[str, Any]:
         log(which, facts["perplexity"])
         return facts
 
-    settings = [FILES[which][0], SEEN, SLOPES, SHORT, STEPS]
+    settings = [FILES[which][0], SEEN, SLOPES, SHORT, STEPS, "rows and norms"]
     return kept(f"language_{which}", settings, make, PIECES)
 
 

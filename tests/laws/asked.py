@@ -46,6 +46,7 @@ def stages(name: str, **knobs: object) -> list[Method]:
         "release": [PruneWeights()],
         "finalize": [QuantizeAware()],
         "conditional/thresholds": [small("conditional/exits")],
+        "quantize/scales": [small("quantize/weights", bits=4)],
         "prune/units": [PruneWeights(keep=0.3, by="random")],
     }
     return [*before.get(name, []), small(name, **knobs)]

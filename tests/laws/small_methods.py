@@ -14,6 +14,7 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
     "prune/blocks": {"keep": 0.5},
     "share/products": {"values": 2, "width": 3},
     "quantize/second_order": {"rows": 300, "rounds": 1},
+    "quantize/rate_distortion": {"images": 32, "slopes": 16},
     "quantize/adaround": {"rows": 300, "steps": 10},
     "distill/made_up": {"copies": 1},
     "conditional/experts": {"experts": 4, "k": 2, "steps": 20, "width": 8},

@@ -27,6 +27,7 @@ STATES = {
     "quantized": State((small("quantize/weights", bits=4),)),
     "trellis": State((small("quantize/trellis"),)),
     "masked(trellis)": State((MASK, small("quantize/trellis", by="weight"))),
+    "coded by loss and bits": State((small("quantize/rate_distortion"),)),
     "low rank": State((small("factorize/svd", keep=0.5),)),
     "product quantized": State((small("share/products"),)),
     "latent: learned step": State((small("quantize/aware", bits=4),)),

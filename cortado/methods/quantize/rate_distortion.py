@@ -154,12 +154,12 @@ def give_codes(weight: Weight, make: MakeProblem, step: float) -> RoundedMatrix:
 
 def matrices_that_run(method: Method, view: View, task: Task) -> list[Matrix]:
     """Return the chosen weights in full rank that only linear layers, convolutions and embeddings use."""
-    paths = {id(layer): path for path, layer in view.network.named_modules()}
-    found = []
+    paths, found = {id(call.layer): call.path for call in view.graph.calls}, []
     for weight in matrices(view.weights(method.where)):
         usual = all(name == "weight" and (is_known_matrix(one) or is_lookup(one)) for one, name in weight.places)
         if usual and weight.form.entries() == weight.shape.numel():
-            found.append(Matrix(weight, {paths[id(one)]: one for one, _ in weight.places}))
+            ran = {paths[id(one)]: one for one, _ in weight.places if id(one) in paths}
+            found += [Matrix(weight, ran)] if ran else []
     return found
 
 

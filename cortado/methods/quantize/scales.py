@@ -127,8 +127,9 @@ def scaling(factor: Tensor) -> Callable[..., Tensor]:
 
 
 def vectors(view: View, where: str) -> list[Weight]:
-    """Return the chosen vectors that are plain floats, such as the gains of norms."""
-    return [weight for weight in view.weights(where) if len(weight.shape) == 1 and weight.form.only_floats]
+    """Return the vectors that are plain floats, such as the gains of norms: all, or those that `where` names."""
+    chosen = view.all_weights if where == "*" else view.weights(where)
+    return [weight for weight in chosen if len(weight.shape) == 1 and weight.real and weight.form.only_floats]
 
 
 def with_codes(method: Method, view: View, task: Task) -> list[Weight]:

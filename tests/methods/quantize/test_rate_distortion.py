@@ -232,6 +232,8 @@ def test_scales_that_learn_bring_the_outputs_nearer_and_keep_the_codes(words):
     assert torch.equal(form_of(learned.head, "weight").codes, codes)
     assert form_of(learned.head, "weight") is form_of(learned.embedding, "weight")
     assert not any(module._forward_hooks for module in learned.modules())
+    assert not torch.equal(learned.norm.weight, network.norm.weight)
+    assert all(one.requires_grad for name, one in learned.named_parameters() if "norm" in name)
     assert torch.equal(decode(encode(learned, network), network)(task.example), learned(task.example))
 
 

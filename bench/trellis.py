@@ -31,8 +31,8 @@ from cortado.file.artifact import decode, encode
 from cortado.file.plane import QUICK
 from cortado.importance.curvature import Curvature
 from cortado.methods.match_moments import MatchMoments
-from cortado.methods.quantize.coded_plane import CodedPlane, solve
-from cortado.methods.quantize.trellis import QuantizeTrellis, shrunk
+from cortado.methods.quantize.coded_plane import CodedPlane, find_codes
+from cortado.methods.quantize.trellis import QuantizeTrellis, drawn_to_mean
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.view import View, working_copy
@@ -53,7 +53,7 @@ NARROWER = 0.85
 EVEN = "one even grid"
 FEWER = ("ResNet-56",)
 """Every second size, and only the best even grid: a point takes minutes."""
-SETTINGS = [STEPS, NARROWER, PICTURES, QuantizeTrellis().price, QuantizeTrellis().rounds]
+SETTINGS = [STEPS, NARROWER, PICTURES, QuantizeTrellis().bit_cost, QuantizeTrellis().rounds]
 Made = Callable[[View, list[Tensor]], None]
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ResNet-20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
@@ -74,7 +74,7 @@ def normal_rows() -> list[dict[str, Any]]:
     for states in (1, *LAWS):
         plane = CodedPlane(values, torch.ones_like(values), torch.zeros(values.shape, dtype=torch.int64), "tensor")
         plane.set_scale(0.5 if states == 1 else 0.3)
-        solve([plane], LAWS.get(states), 0.09 if states == 1 else 0.36, 3, quiet())
+        find_codes([plane], LAWS.get(states), 0.09 if states == 1 else 0.36, 3, quiet())
         form = plane.form()
         error = float((form.dense().detach() - values).square().mean() / values.square().mean())
         codes = form.codes if states == 1 else form.codes()
@@ -158,7 +158,7 @@ class Judge:
         """Bytes, predicted and measured KL, and seconds of the search; the file is read back."""
         original, task = self.original, self.task
         view, clock = View(working_copy(original), original, task.example, reference=original), Clock()
-        make(view, shrunk(self.curvature))
+        make(view, drawn_to_mean(self.curvature))
         seconds = 60 * clock.minutes
         before = {weight.path: weight for weight in parameter_places(original)}
         pairs = [

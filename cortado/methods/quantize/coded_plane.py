@@ -9,7 +9,7 @@ from cortado.methods.quantize.code_rates import CONTEXTS, rates_of
 from cortado.methods.quantize.viterbi import Segment, search
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.quantized import Quantized
-from cortado.parts.forms.states import Law, grids, levels_of
+from cortado.parts.forms.states import Law, grids_of, levels_of
 from cortado.parts.forms.trellis import Trellis
 from cortado.progress import Progress
 
@@ -82,7 +82,7 @@ class CodedPlane:
         if self.codes is not None:
             zero = torch.zeros_like(self.codes)
             return rates_of(
-                self.codes, zero if self.law is None else grids(self.codes, self.law, self.segment), self.contexts
+                self.codes, zero if self.law is None else grids_of(self.codes, self.law, self.segment), self.contexts
             )
         if self.law is None:
             return rates_of(sizes.round(), torch.zeros_like(sizes), self.contexts)
@@ -104,7 +104,7 @@ class CodedPlane:
         return Trellis(codes, scale, self.law.states, self.segment, self.layout)
 
 
-def solve(planes: list[CodedPlane], law: Law | None, price: float, rounds: int, progress: Progress) -> None:
+def find_codes(planes: list[CodedPlane], law: Law | None, bit_cost: float, rounds: int, progress: Progress) -> None:
     """Find the codes of all planes, `rounds` times, each time with the rates of the codes before."""
     for plane in planes:
         plane.law = law
@@ -112,7 +112,7 @@ def solve(planes: list[CodedPlane], law: Law | None, price: float, rounds: int, 
         for _ in range(rounds):
             rates = torch.cat([plane.rates() for plane in planes])
             segments = [plane.segments(number * CONTEXTS) for number, plane in enumerate(planes)]
-            found = iter(search([one for some in segments for one in some], law, rates, price))
+            found = iter(search([one for some in segments for one in some], law, rates, bit_cost))
             for plane, some in zip(planes, segments, strict=True):
                 plane.codes = torch.cat([next(found) for _ in some]).view(plane.values.shape)
             bar.advance()

@@ -9,7 +9,7 @@ from cortado.importance.curvature import Curvature
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
 from cortado.methods.quantize.code_rates import contexts_of
-from cortado.methods.quantize.coded_plane import CodedPlane, solve
+from cortado.methods.quantize.coded_plane import CodedPlane, find_codes
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.parts.forms.dense import Dense
@@ -41,7 +41,7 @@ class QuantizeTrellis(Method):
         0.5, low=1e-4, high=10.0, help="distance of two levels of a grid, in root mean squares of the weights"
     )
     states: int = knob(8, one_of=(EVEN, *LAWS), help="states of the machine; more search longer; 1: one even grid")
-    price: float = knob(0.09, low=0.0, high=10.0, help="squared error, in steps, that a bit of the file is worth")
+    bit_cost: float = knob(0.09, low=0.0, high=10.0, help="squared error, in steps, that a bit of the file is worth")
     by: str = knob(
         "sensitivity", one_of=("sensitivity", "weight"),
         help="what a weight's step follows: its curvature on the calibration data, or its values alone",
@@ -62,7 +62,7 @@ class QuantizeTrellis(Method):
         # Two grids are one shifted by half a step against the other.
         law, halves = LAWS.get(self.states), 1 if self.states == EVEN else 2
         self.set_scales(every, self.step / halves)
-        solve(every, law, self.price * halves**2, self.rounds, progress)
+        find_codes(every, law, self.bit_cost * halves**2, self.rounds, progress)
         for weight, some in zip(weights, planes, strict=True):
             left = iter(some)
             weight.map_values(lambda values, left=left: next(left).form().to(values.device))  # type: ignore[misc]
@@ -76,7 +76,7 @@ class QuantizeTrellis(Method):
         if self.by == "weight":
             return [by_size(weight.dense().float(), self.per) for weight in weights]
         runs, run = view.as_run(weights)
-        found = shrunk(Curvature().diagonal(run, runs, task))
+        found = drawn_to_mean(Curvature().diagonal(run, runs, task))
         return [weight.form.pooled(one) for weight, one in zip(weights, found, strict=True)]
 
     def set_scales(self, planes: list[CodedPlane], apart: float) -> None:
@@ -87,7 +87,7 @@ class QuantizeTrellis(Method):
             plane.set_scale(apart * 2.0**unit)
 
 
-def shrunk(curvature: list[Tensor]) -> list[Tensor]:
+def drawn_to_mean(curvature: list[Tensor]) -> list[Tensor]:
     """Return the curvature of each weight, drawn to its mean; a weight that no sample reaches has the least of the others."""
     least = min((float(one.mean()) for one in curvature if bool(one.any())), default=1.0)
     return [
@@ -105,17 +105,22 @@ def by_size(values: Tensor, per: str) -> Tensor:
 def planes_of(weight: Weight, importance: Tensor, per: str) -> list[CodedPlane]:
     """Return a plane for each tensor of floats that the form of a weight holds, in its order."""
     found: list[CodedPlane] = []
-    support, importance = weight.form.support(), importance.float().cpu()
-    contexts = contexts_of(weight.dense().float().cpu().abs())
+    support, each, where = (
+        weight.form.support(),
+        importance.float().cpu(),
+        contexts_of(weight.dense().float().cpu().abs()),
+    )
+    inside = None if support is None else support.cpu()
 
     def note(values: Tensor) -> Form:
-        each, where = importance, contexts
-        if values.shape != weight.shape:
-            # The survivors inside a mask, or base filters, whose places in the weight only the form knows.
-            inside = support is not None and values.numel() == int(support.sum())
-            each = importance[support.cpu()] if inside else importance.mean().expand(values.shape)
-            where = contexts[support.cpu()] if inside else contexts_of(values.float().cpu().abs())
-        found.append(CodedPlane(values.detach().cpu(), each, where, per))
+        here = values.detach().cpu()
+        if here.shape == weight.shape:
+            found.append(CodedPlane(here, each, where, per))
+        elif inside is not None and here.numel() == int(inside.sum()):
+            found.append(CodedPlane(here, each[inside], where[inside], per))
+        else:
+            # Base filters, whose places in the weight only the form knows.
+            found.append(CodedPlane(here, each.mean().expand(here.shape), contexts_of(here.float().abs()), per))
         return Dense(values)
 
     weight.form.map_values(note)

@@ -1,4 +1,4 @@
-"""Viterbi: the codes on a trellis with the least distortion + price x bits, over many segments at once."""
+"""Viterbi: the codes on a trellis with the least distortion + cost of a bit x bits, over many segments at once."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Segment:
     contexts: Tensor
 
 
-def search(segments: list[Segment], law: Law | None, rates: Tensor, price: float) -> list[Tensor]:
+def search(segments: list[Segment], law: Law | None, rates: Tensor, bit_cost: float) -> list[Tensor]:
     """Return the magnitudes of the best codes of each segment (int32), without a law those on one even grid.
 
     `rates`: (contexts, 2, codes) bits of each magnitude of a code on each grid, signs included; the last is that of all
@@ -33,7 +33,7 @@ def search(segments: list[Segment], law: Law | None, rates: Tensor, price: float
         longest = len(segments[order[-1]].sizes)
         count = max(1, AT_ONCE // max(1, longest))
         some, order = order[-count:], order[:-count]
-        codes = best_codes(padded([segments[number] for number in some], longest), law, rates, price)
+        codes = best_codes(padded([segments[number] for number in some], longest), law, rates, bit_cost)
         for number, row in zip(some, codes, strict=True):
             found[number] = row[: len(segments[number].sizes)]
     return found
@@ -51,7 +51,7 @@ def padded(segments: list[Segment], length: int) -> Segment:
     return Segment(*made)
 
 
-def candidates(sizes: Tensor, grid: int, parity: int | None) -> list[Tensor]:
+def codes_to_try(sizes: Tensor, grid: int, parity: int | None) -> list[Tensor]:
     """Return the codes worth a try: the nearest level above, two below, and the least.  `parity` None: an even grid's."""
     if parity is None:
         below, apart, least = sizes.floor(), 1, 0
@@ -61,11 +61,11 @@ def candidates(sizes: Tensor, grid: int, parity: int | None) -> list[Tensor]:
     return [below, below + apart, (below - apart).clamp(min=least), torch.full_like(sizes, least)]
 
 
-def cheapest(rows: Segment, grid: int, parity: int | None, rates: Tensor, price: float) -> tuple[Tensor, Tensor]:
+def cheapest(rows: Segment, grid: int, parity: int | None, rates: Tensor, bit_cost: float) -> tuple[Tensor, Tensor]:
     """Return the least cost of each entry on one grid, by a code of this parity, and the code."""
     least, best = torch.full_like(rows.sizes, torch.inf), torch.zeros_like(rows.sizes)
-    table, width = rates[:, grid].reshape(-1) * price, rates.shape[2]
-    for code in candidates(rows.sizes, grid, parity):
+    table, width = rates[:, grid].reshape(-1) * bit_cost, rates.shape[2]
+    for code in codes_to_try(rows.sizes, grid, parity):
         level = code if parity is None else 2 * code - grid * code.clamp(max=1)
         bits = table[rows.contexts * width + code.clamp(max=width - 1).long()]
         cost = torch.addcmul(bits, rows.weights, (level - rows.sizes).square_())
@@ -74,12 +74,12 @@ def cheapest(rows: Segment, grid: int, parity: int | None, rates: Tensor, price:
     return least, best
 
 
-def best_codes(rows: Segment, law: Law | None, rates: Tensor, price: float) -> Tensor:
+def best_codes(rows: Segment, law: Law | None, rates: Tensor, bit_cost: float) -> Tensor:
     """Return the magnitudes of the best codes, (segments, length)."""
     if law is None:
-        return cheapest(rows, 0, None, rates, price)[1].int()
+        return cheapest(rows, 0, None, rates, bit_cost)[1].int()
     # By grid and parity, two bits: what each step of the trellis costs.
-    pairs = [cheapest(rows, grid, parity, rates, price) for grid in (0, 1) for parity in (0, 1)]
+    pairs = [cheapest(rows, grid, parity, rates, bit_cost) for grid in (0, 1) for parity in (0, 1)]
     costs = torch.stack([least.T for least, _ in pairs], 1).contiguous()
     real = torch.stack([rows.weights.T > 0] * 4, 1)
     moves = path(torch.where(real, costs, 0.0), law)

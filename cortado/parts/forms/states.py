@@ -1,4 +1,4 @@
-"""States: how the parities of the codes so far decide on which of two grids the next code lies."""
+"""States: how the parities of the codes so far decide on which of two grids the next code is."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Course:
         return LAWS[self.states]
 
 
-def grids(codes: Tensor, law: Law, segment: int) -> Tensor:
+def grids_of(codes: Tensor, law: Law, segment: int) -> Tensor:
     """Return the grid of each code, 0 or 1 (uint8, shape of `codes`); the machine starts again every `segment` codes.
 
     Modulo 2 the machine is linear: a grid is the sum of what each earlier odd code alone would make. That repeats with the
@@ -82,7 +82,7 @@ def grids(codes: Tensor, law: Law, segment: int) -> Tensor:
 def levels_of(codes: Tensor, law: Law, segment: int) -> Tensor:
     """Return the level of each code: 2 x code on grid 0, and 2 x code - its sign on grid 1 (int32)."""
     codes = codes.int()
-    return 2 * codes - grids(codes, law, segment).int() * codes.sign()
+    return 2 * codes - grids_of(codes, law, segment).int() * codes.sign()
 
 
 def codes_of(levels: Tensor) -> Tensor:

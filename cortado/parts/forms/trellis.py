@@ -8,11 +8,19 @@ from torch import Tensor, nn
 from cortado.errors import BadValue
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.lattice import Lattice
-from cortado.parts.forms.quantized import CHANNEL, TENSOR, Quantized, level_count, scales_of, smallest_integers
-from cortado.parts.forms.states import LAWS, Course, codes_of, grids, levels_of
+from cortado.parts.forms.quantized import (
+    CHANNEL,
+    LAYOUTS,
+    TENSOR,
+    Quantized,
+    layout_name,
+    level_count,
+    scales_of,
+    smallest_integers,
+)
+from cortado.parts.forms.states import LAWS, Course, codes_of, grids_of, levels_of
 from cortado.parts.part import FLOATS, INTEGERS, Arrays
 
-LAYOUTS = {"tensor": TENSOR, "channel": CHANNEL}
 MOST = 1 << 30
 """Largest code."""
 
@@ -55,7 +63,7 @@ class Trellis(Form):
 
     def grids(self) -> Tensor:
         """Return the grid of each entry, 0 or 1 (uint8, shape of the weight)."""
-        return grids(self.codes(), LAWS[self.states], self.segment)
+        return grids_of(self.codes(), LAWS[self.states], self.segment)
 
     def lattice(self) -> Lattice:
         return Lattice(self.levels, self.scale, None, self.layout)
@@ -103,7 +111,7 @@ class Trellis(Form):
 
     @classmethod
     def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
-        if spec["states"] not in LAWS or spec["segment"] < 1 or spec["layout"] not in LAYOUTS.values():
+        if spec["states"] not in LAWS or spec["segment"] < 1 or spec["layout"] not in (TENSOR, CHANNEL):
             raise BadValue(
                 f"forms/trellis: states must be one of {', '.join(map(str, LAWS))}, the segment at least 1 and the layout "
                 f"tensor or channel, got {spec}."
@@ -123,8 +131,3 @@ class Trellis(Form):
         with torch.no_grad():
             self.scale.mul_(factors)
         return True
-
-
-def layout_name(spec: dict[str, int]) -> str:
-    """Return the name of the layout number."""
-    return next(name for name, number in LAYOUTS.items() if number == spec["layout"])

@@ -116,7 +116,7 @@ def test_a_network_of_zeros_is_refused():
     [
         ({"states": 5}, "states must be one of 1, 4, 8, 16, 32, got 5"),
         ({"step": 0.0}, "step must lie in 0.0001..10, got 0"),
-        ({"price": -1.0}, "price must lie in 0..10"),
+        ({"bit_cost": -1.0}, "bit_cost must lie in 0..10"),
         ({"by": "size"}, "by must be one of sensitivity, weight"),
         ({"rounds": 0}, "rounds must lie in 1..10"),
     ],

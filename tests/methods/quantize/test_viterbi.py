@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cortado.methods.quantize.code_rates import CONTEXTS, LARGEST, contexts_of, rates_of
-from cortado.methods.quantize.coded_plane import CodedPlane, solve
+from cortado.methods.quantize.coded_plane import CodedPlane, find_codes
 from cortado.methods.quantize.viterbi import Segment, search
 from cortado.parts.forms.states import LAWS, levels_of
 from cortado.progress import quiet
@@ -19,7 +19,7 @@ def some_rates(seed: int) -> Tensor:
     return (torch.arange(LARGEST + 1) * 0.7 + torch.rand(CONTEXTS, 2, LARGEST + 1, generator=generator)).float()
 
 
-def cost(codes: Tensor, one: Segment, law, rates: Tensor, price: float) -> float:
+def cost(codes: Tensor, one: Segment, law, rates: Tensor, bit_cost: float) -> float:
     """The cost of some codes, worked out from the definition."""
     grid = torch.zeros(len(codes), dtype=torch.long)
     level = codes
@@ -29,12 +29,12 @@ def cost(codes: Tensor, one: Segment, law, rates: Tensor, price: float) -> float
             grid[place] = state & 1
             state = law.after(state, code & 1)
     error = (one.weights * (level - one.sizes).square()).sum()
-    return float(error + price * rates[one.contexts, grid, codes.long()].sum())
+    return float(error + bit_cost * rates[one.contexts, grid, codes.long()].sum())
 
 
 @pytest.mark.parametrize("states", [None, *LAWS])
-@pytest.mark.parametrize("price", [0.0, 0.4])
-def test_no_other_codes_cost_less(states, price):
+@pytest.mark.parametrize("bit_cost", [0.0, 0.4])
+def test_no_other_codes_cost_less(states, bit_cost):
     generator = torch.Generator().manual_seed(5)
     segments = [
         Segment(
@@ -45,10 +45,10 @@ def test_no_other_codes_cost_less(states, price):
         for length in (6, 3, 5)
     ]
     law, rates = (None if states is None else LAWS[states]), some_rates(1)
-    for one, found in zip(segments, search(segments, law, rates, price), strict=True):
+    for one, found in zip(segments, search(segments, law, rates, bit_cost), strict=True):
         tried = itertools.product(range(5), repeat=len(one.sizes))
-        least = min(cost(torch.tensor(codes, dtype=torch.int32), one, law, rates, price) for codes in tried)
-        assert cost(found, one, law, rates, price) == pytest.approx(least, rel=1e-5)
+        least = min(cost(torch.tensor(codes, dtype=torch.int32), one, law, rates, bit_cost) for codes in tried)
+        assert cost(found, one, law, rates, bit_cost) == pytest.approx(least, rel=1e-5)
 
 
 def entropy(codes: Tensor, grids: Tensor) -> float:
@@ -66,7 +66,7 @@ def distance_to_bound(values: Tensor, states: int | None, step: float) -> float:
     law = None if states is None else LAWS[states]
     plane = CodedPlane(values, torch.ones_like(values), torch.zeros(values.shape, dtype=torch.int64), "tensor")
     plane.set_scale(step)
-    solve([plane], law, 0.12 if law is None else 0.3, 3, quiet())
+    find_codes([plane], law, 0.12 if law is None else 0.3, 3, quiet())
     form = plane.form()
     error = float((form.dense().detach() - values).square().mean())
     codes = form.lattice().codes.abs() if law is None else form.codes().abs()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cortado.parts.forms.states import LAWS, codes_of, grids, levels_of
+from cortado.parts.forms.states import LAWS, codes_of, grids_of, levels_of
 
 
 def step_by_step(codes: list[int], states: int, segment: int) -> list[int]:
@@ -20,7 +20,7 @@ def step_by_step(codes: list[int], states: int, segment: int) -> list[int]:
 @pytest.mark.parametrize("segment", [1, 2, 7, 31, 64, 100, 1000])
 def test_grids_are_those_of_the_machine(states, segment):
     codes = torch.randint(-5, 6, (10, 10, 7), generator=torch.Generator().manual_seed(segment))
-    assert grids(codes, LAWS[states], segment).flatten().tolist() == step_by_step(
+    assert grids_of(codes, LAWS[states], segment).flatten().tolist() == step_by_step(
         codes.flatten().tolist(), states, segment
     )
 
@@ -43,7 +43,7 @@ def test_every_state_is_reached_and_left_by_two_ways(states):
 @pytest.mark.parametrize("states", LAWS)
 def test_levels_are_even_on_grid_0_and_odd_or_zero_on_grid_1(states):
     codes = torch.randint(-3, 4, (50,), generator=torch.Generator().manual_seed(1))
-    levels, grid = levels_of(codes, LAWS[states], 20), grids(codes, LAWS[states], 20)
+    levels, grid = levels_of(codes, LAWS[states], 20), grids_of(codes, LAWS[states], 20)
     assert bool((levels[grid == 0] % 2 == 0).all())
     assert bool(((levels[grid == 1] % 2 == 1) | (levels[grid == 1] == 0)).all())
     assert torch.equal(codes_of(levels), codes.int())
@@ -51,4 +51,4 @@ def test_levels_are_even_on_grid_0_and_odd_or_zero_on_grid_1(states):
 
 
 def test_nothing_has_no_grids():
-    assert grids(torch.zeros(0, dtype=torch.int32), LAWS[8], 16).shape == (0,)
+    assert grids_of(torch.zeros(0, dtype=torch.int32), LAWS[8], 16).shape == (0,)

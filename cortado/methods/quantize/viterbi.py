@@ -33,13 +33,13 @@ def best_segments(segments: list[Segment], law: Law | None, rates: Tensor, bit_c
         longest = len(segments[order[-1]].sizes)
         count = max(1, AT_ONCE // max(1, longest))
         some, order = order[-count:], order[:-count]
-        codes = best_codes(as_rows([segments[number] for number in some], longest), law, rates, bit_cost)
+        codes = best_codes(in_one([segments[number] for number in some], longest), law, rates, bit_cost)
         for number, row in zip(some, codes, strict=True):
             found[number] = row[: len(segments[number].sizes)]
     return found
 
 
-def as_rows(segments: list[Segment], length: int) -> Segment:
+def in_one(segments: list[Segment], length: int) -> Segment:
     """Return segments as the rows of one, (segments, length); what is added weighs nothing."""
     made = [
         torch.zeros(len(segments), length, dtype=getattr(segments[0], name).dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cortado.methods.quantize.code_rates import CONTEXTS, rates_of
-from cortado.methods.quantize.viterbi import Segment, search
+from cortado.methods.quantize.viterbi import Segment, best_segments
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.quantized import Quantized
 from cortado.parts.forms.states import Law, grids_of, levels_of
@@ -112,7 +112,7 @@ def find_codes(planes: list[CodedPlane], law: Law | None, bit_cost: float, round
         for _ in range(rounds):
             rates = torch.cat([plane.rates() for plane in planes])
             segments = [plane.segments(number * CONTEXTS) for number, plane in enumerate(planes)]
-            found = iter(search([one for some in segments for one in some], law, rates, bit_cost))
+            found = iter(best_segments([one for some in segments for one in some], law, rates, bit_cost))
             for plane, some in zip(planes, segments, strict=True):
                 plane.codes = torch.cat([next(found) for _ in some]).view(plane.values.shape)
             bar.advance()

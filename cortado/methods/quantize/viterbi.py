@@ -21,7 +21,7 @@ class Segment:
     contexts: Tensor
 
 
-def search(segments: list[Segment], law: Law | None, rates: Tensor, bit_cost: float) -> list[Tensor]:
+def best_segments(segments: list[Segment], law: Law | None, rates: Tensor, bit_cost: float) -> list[Tensor]:
     """Return the magnitudes of the best codes of each segment (int32), without a law those on one even grid.
 
     `rates`: (contexts, 2, codes) bits of each magnitude of a code on each grid, signs included; the last is that of all
@@ -33,13 +33,13 @@ def search(segments: list[Segment], law: Law | None, rates: Tensor, bit_cost: fl
         longest = len(segments[order[-1]].sizes)
         count = max(1, AT_ONCE // max(1, longest))
         some, order = order[-count:], order[:-count]
-        codes = best_codes(padded([segments[number] for number in some], longest), law, rates, bit_cost)
+        codes = best_codes(in_one([segments[number] for number in some], longest), law, rates, bit_cost)
         for number, row in zip(some, codes, strict=True):
             found[number] = row[: len(segments[number].sizes)]
     return found
 
 
-def padded(segments: list[Segment], length: int) -> Segment:
+def in_one(segments: list[Segment], length: int) -> Segment:
     """Return segments as the rows of one, (segments, length); what is added weighs nothing."""
     made = [
         torch.zeros(len(segments), length, dtype=getattr(segments[0], name).dtype)
@@ -82,12 +82,12 @@ def best_codes(rows: Segment, law: Law | None, rates: Tensor, bit_cost: float) -
     pairs = [cheapest(rows, grid, parity, rates, bit_cost) for grid in (0, 1) for parity in (0, 1)]
     costs = torch.stack([least.T for least, _ in pairs], 1).contiguous()
     real = torch.stack([rows.weights.T > 0] * 4, 1)
-    moves = path(torch.where(real, costs, 0.0), law)
+    moves = cheapest_path(torch.where(real, costs, 0.0), law)
     codes = torch.stack([best for _, best in pairs])
     return codes.gather(0, moves.T[None].long())[0].int()
 
 
-def path(costs: Tensor, law: Law) -> Tensor:
+def cheapest_path(costs: Tensor, law: Law) -> Tensor:
     """Return the step taken at each place, 2 x grid + parity, (length, segments), on the path of the least cost.
 
     `costs`: (length, 4, segments). The path starts in state 0 and may end in any.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cortado.methods.quantize.code_rates import CONTEXTS, LARGEST, contexts_of, rates_of
 from cortado.methods.quantize.coded_plane import CodedPlane, find_codes
-from cortado.methods.quantize.viterbi import Segment, search
+from cortado.methods.quantize.viterbi import Segment, best_segments
 from cortado.parts.forms.states import LAWS, levels_of
 from cortado.progress import quiet
 
@@ -45,7 +45,7 @@ def test_no_other_codes_cost_less(states, bit_cost):
         for length in (6, 3, 5)
     ]
     law, rates = (None if states is None else LAWS[states]), some_rates(1)
-    for one, found in zip(segments, search(segments, law, rates, bit_cost), strict=True):
+    for one, found in zip(segments, best_segments(segments, law, rates, bit_cost), strict=True):
         tried = itertools.product(range(5), repeat=len(one.sizes))
         least = min(cost(torch.tensor(codes, dtype=torch.int32), one, law, rates, bit_cost) for codes in tried)
         assert cost(found, one, law, rates, bit_cost) == pytest.approx(least, rel=1e-5)

@@ -168,12 +168,13 @@ def squaring(path: str, found: dict[str, Tensor]) -> Callable[..., Tensor | None
         leaf = None if output.requires_grad else output.detach().requires_grad_()
         read = given[0].reshape(-1) if is_lookup(layer) else None
         axis = -1 if read is not None else channel_axis(layer, output)
+        rows = (layer.num_embeddings,) if is_lookup(layer) else ()
 
         # It must not hold the output, which holds it: that memory would be freed late.
         def add(gradient: Tensor) -> None:
             squares = gradient.detach().movedim(axis, -1).reshape(-1, gradient.shape[axis]).float().square()
             if path not in found:
-                found[path] = squares.new_zeros(layer.weight.shape if read is not None else squares.shape[1:])
+                found[path] = squares.new_zeros((*rows, squares.shape[1]))
             if read is not None:
                 found[path].index_add_(0, read, squares)
             else:

@@ -44,7 +44,7 @@ from cortado.training.training import Training
 TESTED, WINDOW, SHORT = 8, 1024, 256
 SEEN, SLOPES = 32, 12
 """Windows of the validation text for second moments, and for the weights of outputs."""
-STEPS = 48
+STEPS = 144
 """Steps of one short window for the factors."""
 FILES = {"small": ("40.8 MB", 41.5, 1.30, 1.25), "large": ("49.3 MB", 50.0, 1.12, 1.08)}
 """Bytes of the codes; the most megabytes of the file, and the most times the original's perplexity: the bar and a stretch."""

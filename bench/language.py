@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.kept import kept
+from bench.language_speed import speed_rows
 from bench.result import CACHE, PIECES, row
 from bench.smollm2 import WORDS, smollm2, tokens
 from cortado.engine.stage import apply_stage, start
@@ -246,7 +247,7 @@ def run() -> list[dict[str, Any]]:
                     bytes=size,
                 )
             )
-    return rows
+    return [*rows, *speed_rows()]
 
 
 def log(*facts: Any) -> None:

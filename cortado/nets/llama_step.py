@@ -10,8 +10,8 @@ from torch.nn import functional
 from cortado.errors import BadValue
 from cortado.nets.llama import DecoderLayer, GroupedAttention, Llama, rotated
 
-Memory = tuple[Tensor, Tensor]
-"""Keys and values so far, each (N, layers, shared heads, places, width of a head)."""
+Memory = list[Tensor]
+"""Keys and values of each layer in turn, each (N, shared heads, places, width of a head)."""
 
 
 class LlamaStep(nn.Module):
@@ -19,11 +19,14 @@ class LlamaStep(nn.Module):
 
     >>> from cortado.nets.catalog import by_name
     >>> step = LlamaStep(by_name("llama", positions=32))
-    >>> logits, keys, values = step(torch.tensor([[5]]), torch.tensor([0]), *step.memory(1))
+    >>> memory, place = step.memory(1), torch.tensor([0])
+    >>> logits, keys, values = step(torch.tensor([[5]]), place, *memory)
+    >>> remember(memory, place, keys, values)
 
-    Inputs: tokens (N, 1), the place of each (N,), keys and values as `memory` begins them. Outputs: logits (N, words) of the
-    next token, and the memory with this token in it. The memory has `places` from the start, so that all shapes are fixed and
-    any runtime that exports networks runs it; attention skips places that are still to come.
+    Inputs: tokens (N, 1), the place of each (N,), and the memory, keys and values of each layer in turn. Outputs: logits
+    (N, words) of the next token, and this token's keys and values, (N, layers, shared heads, width of a head), for `remember`
+    to write. The memory has all its `places` from the start, so that shapes are fixed, any runtime that networks are exported
+    to runs it, and nothing is copied; attention skips places that are still to come.
     """
 
     def __init__(self, llama: Llama, places: int | None = None) -> None:
@@ -35,47 +38,56 @@ class LlamaStep(nn.Module):
         self.llama, self.places = llama, places or most
 
     def memory(self, count: int) -> Memory:
-        """Return empty keys and values for so many texts."""
+        """Return an empty memory for so many texts."""
         first = self.llama.layers.get_submodule("0.attention")
         assert isinstance(first, GroupedAttention)
-        shape = count, len(self.llama.layers), first.shared, self.places, first.head_width
-        return torch.zeros(shape), torch.zeros(shape)
+        shape = count, first.shared, self.places, first.head_width
+        return [torch.zeros(shape) for _ in range(2 * len(self.llama.layers))]
 
-    def forward(self, tokens: Tensor, place: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        read, made = self.llama.embedding(tokens), list[Memory]()
-        turns = self.llama.cosines[place][:, None, None], self.llama.sines[place][:, None, None]
-        for number, layer in enumerate(self.llama.layers):
-            read, memory = step(layer, read, turns, place, (keys[:, number], values[:, number]))
-            made.append(memory)
-        logits = self.llama.head(self.llama.norm(read)).squeeze(1)
-        return logits, torch.stack([one for one, _ in made], 1), torch.stack([two for _, two in made], 1)
+    def forward(self, tokens: Tensor, place: Tensor, *memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        read, keys, values = self.llama.embedding(tokens), list[Tensor](), list[Tensor]()
+        cosines, sines = (table[place][:, None, None] for table in (self.llama.cosines, self.llama.sines))
+        for layer, *known in zip(self.llama.layers, memory[0::2], memory[1::2], strict=True):
+            assert isinstance(layer, DecoderLayer)
+            mixed, key, value = attended(layer.attention, layer.before(read), cosines, sines, place, *known)
+            read = read + mixed
+            normed = layer.between(read)
+            read = read + layer.down(functional.silu(layer.gate(normed)) * layer.up(normed))
+            keys.append(key)
+            values.append(value)
+        return self.llama.head(self.llama.norm(read)).squeeze(1), torch.stack(keys, 1), torch.stack(values, 1)
 
 
-def step(layer: Any, read: Tensor, turns: Memory, place: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-    """Return what a layer makes of one token (N, 1, width), and its memory (N, shared heads, places, width of a head)."""
-    assert isinstance(layer, DecoderLayer)
-    own, normed = layer.attention, layer.before(read)
+def attended(
+    own: GroupedAttention, read: Tensor, cosines: Tensor, sines: Tensor, place: Tensor, keys: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what attention makes of one token (N, 1, width), and its key and value (N, shared heads, width of a head)."""
     query, key, value = (
-        part(normed).unflatten(2, (-1, own.head_width)).transpose(1, 2) for part in (own.query, own.key, own.value)
+        layer(read).unflatten(2, (-1, own.head_width)).transpose(1, 2) for layer in (own.query, own.key, own.value)
     )
-    number = torch.arange(memory[0].shape[2], device=read.device)
-    here = (number == place[:, None])[:, None, :, None]
-    keys, values = torch.where(here, rotated(key, *turns), memory[0]), torch.where(here, value, memory[1])
     # The queries that share keys are rows of one product.
-    asked = rotated(query, *turns).unflatten(1, (own.shared, -1)).squeeze(3)
-    later = (number > place[:, None])[:, None, None]
-    shares = (asked @ keys.mT / own.head_width**0.5).masked_fill(later, -torch.inf).softmax(3)
-    read = read + own.out((shares @ values).flatten(1).unsqueeze(1))
-    normed = layer.between(read)
-    return read + layer.down(functional.silu(layer.gate(normed)) * layer.up(normed)), (keys, values)
+    query = rotated(query, cosines, sines).unflatten(1, (own.shared, -1)).squeeze(3) / own.head_width**0.5
+    key = rotated(key, cosines, sines)
+    unknown = (torch.arange(keys.shape[2], device=read.device) >= place[:, None])[:, None, None]
+    before = (query @ keys.mT).masked_fill(unknown, -torch.inf)
+    shares = torch.cat([before, query @ key.mT], 3).softmax(3)
+    mixed = shares[..., :-1] @ values + shares[..., -1:] * value
+    return own.out(mixed.flatten(1).unsqueeze(1)), key.squeeze(2), value.squeeze(2)
+
+
+def remember(memory: Memory, place: Tensor, keys: Tensor, values: Tensor) -> None:
+    """Write the keys and values of a step into the memory, at the place of each text."""
+    texts = torch.arange(len(place))
+    for number, part in enumerate(memory):
+        part[texts, :, place] = (keys, values)[number % 2][:, number // 2]
 
 
 def continued(run: Callable[..., Any], memory: Memory, tokens: list[int], count: int) -> Iterator[int]:
     """Yield the `count` likeliest tokens after those of a text; `run` is a LlamaStep, or a session of its file.
 
-    Raises BadValue for an empty text, and for more tokens than the memory has places.
+    The memory is written. Raises BadValue for an empty text, and for more tokens than the memory has places.
     """
-    places = memory[0].shape[3]
+    places = memory[0].shape[2]
     if not tokens or len(tokens) + count > places + 1:
         raise BadValue(
             f"llama: a text of {len(tokens)} tokens and {count} more do not fit: there must be one, and at most {places + 1}."
@@ -83,8 +95,10 @@ def continued(run: Callable[..., Any], memory: Memory, tokens: list[int], count:
     given, place = list(tokens), 0
     with torch.no_grad():
         while count > 0:
-            logits, *found = run(torch.tensor([[given.pop(0)]]), torch.tensor([place]), *memory)
-            memory, place = (found[0], found[1]), place + 1
+            here = torch.tensor([place])
+            logits, keys, values = run(torch.tensor([[given.pop(0)]]), here, *memory)
+            remember(memory, here, torch.as_tensor(keys), torch.as_tensor(values))
+            place += 1
             if not given:
                 given, count = [int(logits.argmax())], count - 1
                 yield given[0]

@@ -12,6 +12,7 @@ SHORT = {"epochs": 0.5, "finish": 0.25}
 MUST_HAVE: dict[str, dict[str, Any]] = {
     "prune/units": {},
     "prune/blocks": {"keep": 0.5},
+    "factorize/separable": {"keep": 0.6},
     "share/products": {"values": 2, "width": 3},
     "quantize/second_order": {"rows": 300, "rounds": 1},
     "quantize/rate_distortion": {"images": 32, "slopes": 16},

@@ -8,7 +8,7 @@ from cortado.errors import BadValue
 from cortado.lowering.lower import lowered
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.nets.catalog import by_name
-from cortado.nets.llama_step import LlamaStep, continued
+from cortado.nets.llama_step import LlamaStep, continued, remember
 from cortado.network.view import View
 from cortado.runtimes.onnxruntime import Onnxruntime
 
@@ -23,9 +23,11 @@ def small(**more):
 def logits_of(run, memory):
     """The logits after each token of the texts (2, 6, words)."""
     found = []
-    for place in range(TOKENS.shape[1]):
-        logits, *memory = run(TOKENS[:, place : place + 1], torch.full((2,), place), *memory)
-        found.append(torch.as_tensor(logits))
+    for number in range(TOKENS.shape[1]):
+        place = torch.full((2,), number)
+        logits, keys, values = map(torch.as_tensor, run(TOKENS[:, number : number + 1], place, *memory))
+        remember(memory, place, keys, values)
+        found.append(logits)
     return torch.stack(found, 1)
 
 
@@ -40,10 +42,11 @@ def test_steps_say_what_the_whole_text_says(places):
 def test_texts_may_be_at_different_places():
     net = small()
     step = LlamaStep(net)
+    memory, ahead = step.memory(2), torch.tensor([0, 0])
     with torch.no_grad():
-        _, *memory = step(TOKENS[:, :1], torch.tensor([0, 0]), *step.memory(2))
-        ahead = step(TOKENS[:, 1:2], torch.tensor([1, 1]), *memory)[1:]
-        memory = [torch.stack([one[0], two[1]]) for one, two in zip(ahead, memory, strict=True)]
+        remember(memory, ahead, *step(TOKENS[:, :1], ahead, *memory)[1:])
+        first = [part[:1] for part in memory]
+        remember(first, ahead[:1] + 1, *step(TOKENS[:1, 1:2], ahead[:1] + 1, *first)[1:])
         logits, *_ = step(torch.tensor([[27], [5]]), torch.tensor([2, 1]), *memory)
         wanted = net(TOKENS[:1, :3])[0, -1], net(TOKENS[1:, :2])[0, -1]
     torch.testing.assert_close(logits, torch.stack(wanted), rtol=1e-4, atol=1e-5)

@@ -294,7 +294,7 @@ def test_score_in_another_unit_than_the_limit_is_refused(tmp_path):
         NET.task(), metric=Metric("error", "m", lambda outputs, targets: outputs[:, 0], False, 1.0)
     )
     with pytest.raises(BadValue, match=r"is in %, but the metric of this task, error, is in m"):
-        reach(NET.make(), task, ["score >= -0.5 %"], folder=tmp_path)
+        reach(NET.make(), task, ["score >= 50 %"], folder=tmp_path)
 
 
 def test_allocation_report_names_every_choice_and_its_cost(found):

@@ -109,6 +109,9 @@ class Foreseen:
     def expected(self, size_bytes):
         return None
 
+    def score_under(self, shift):
+        return self.score
+
 
 def size_after(proposal):
     """Bytes that a make-believe network has after a proposal: of mixes what they ask for, else the less the stronger."""

@@ -47,8 +47,8 @@ SEEN, SLOPES = 32, 12
 """Windows of the validation text for second moments, and for the weights of outputs."""
 STEPS = 144
 """Steps of one short window for the factors."""
-FILES = {"small": ("40.8 MB", 41.5, 1.30, 1.25), "large": ("49.3 MB", 50.0, 1.12, 1.08)}
-"""Bytes of the codes; the most megabytes of the file, and the most times the original's perplexity: the bar and a stretch."""
+FILES = {"small": ("40.8 MB", (41.5, 1.30), (40.0, 1.25)), "large": ("49.3 MB", (50.0, 1.12), (50.0, 1.08))}
+"""Bytes of the codes; the most megabytes of the file and times the original's perplexity, as a bar and as a stretch."""
 GROUP = 64
 MINUTES, MEMORY = 20.0, 4.0
 
@@ -223,13 +223,15 @@ def run() -> list[dict[str, Any]]:
     own = original_score()
     floats = 4 * sum(one.numel() for one in smollm2().parameters())
     rows = [row("original: perplexity", own, "")]
-    for which, (_, most, bar, stretch) in FILES.items():
+    for which, (_, (most, bar), (aim, stretch)) in FILES.items():
         facts = made(which)
-        times = facts["perplexity"] / own
+        times, size = facts["perplexity"] / own, facts["bytes"] / 1e6
         rows += [
-            row(f"{which} file", facts["bytes"] / 1e6, "MB", most),
+            row(f"{which} file", size, "MB", most),
             row(f"{which} file: perplexity, times the original's", times, "x", bar, perplexity=facts["perplexity"]),
-            row(f"{which} file: perplexity, times the original's, stretch", times, "x", stretch),
+            row(
+                f"{which} file: the same if it has {aim:g} MB, a stretch", times if size <= aim else None, "x", stretch
+            ),
             row(f"{which} file: times smaller than float32", floats / facts["bytes"], "x"),
             row(f"{which} file: minutes from statistics to file", sum(facts["minutes"].values()), "min", MINUTES),
             row(f"{which} file: peak memory, times float32", facts["peak"] * 1e9 / floats, "x", MEMORY),

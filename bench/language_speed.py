@@ -15,7 +15,7 @@ from bench.result import PIECES, row
 from bench.smollm2 import smollm2, tokens
 from cortado.lowering.lower import lowered
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.nets.llama_step import LlamaStep, remember
+from cortado.nets.llama_step import LlamaStep, write_memory
 from cortado.network.view import View
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.runtime import Session
@@ -65,8 +65,8 @@ def difference(session: Session, step: nn.Module) -> float:
             (found, *new), (wanted, *ours) = (
                 run(torch.tensor([[token]]), here, *known) for run, known in ((session, memory), (step, own))
             )
-            remember(memory, here, *map(torch.as_tensor, new))
-            remember(own, here, *ours)
+            write_memory(memory, here, *map(torch.as_tensor, new))
+            write_memory(own, here, *ours)
             worst = max(worst, float((torch.as_tensor(found) - wanted).abs().max() / wanted.abs().max()))
     return worst
 
@@ -79,14 +79,14 @@ def times(sessions: dict[str, Session], step: LlamaStep) -> dict[str, float]:
         for name, session in sessions.items():
             start, here = time.process_time(), torch.tensor([place])
             _, *new = session(torch.tensor([[100 + place]]), here, *memories[name])
-            remember(memories[name], here, *map(torch.as_tensor, new))
+            write_memory(memories[name], here, *map(torch.as_tensor, new))
             found[name].append(1000 * (time.process_time() - start))
     return {name: median(one[4:]) for name, one in found.items()}
 
 
 def speed_rows() -> list[dict[str, Any]]:
     """Tokens a second, and how near the files are to PyTorch."""
-    one = kept("language_speed", [PLACES, STEPS, GROUP, TEXT, "memory by layer"], measured, PIECES)
+    one = kept("language_speed", [PLACES, STEPS, GROUP, TEXT, "queries and keys turned together"], measured, PIECES)
     rows = []
     for name, ms in one["ms"].items():
         what, bar = f"ONNX Runtime, {name}", None if name == ROUNDED else EQUAL

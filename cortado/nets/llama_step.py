@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue
-from cortado.nets.llama import DecoderLayer, GroupedAttention, Llama, rotated
+from cortado.nets.llama import DecoderLayer, GroupedAttention, Llama
 
 Memory = list[Tensor]
 """Keys and values of each layer in turn, each (N, shared heads, places, width of a head)."""
@@ -21,10 +21,10 @@ class LlamaStep(nn.Module):
     >>> step = LlamaStep(by_name("llama", positions=32))
     >>> memory, place = step.memory(1), torch.tensor([0])
     >>> logits, keys, values = step(torch.tensor([[5]]), place, *memory)
-    >>> remember(memory, place, keys, values)
+    >>> write_memory(memory, place, keys, values)
 
     Inputs: tokens (N, 1), the place of each (N,), and the memory, keys and values of each layer in turn. Outputs: logits
-    (N, words) of the next token, and this token's keys and values, (N, layers, shared heads, width of a head), for `remember`
+    (N, words) of the next token, and this token's keys and values, (N, shared heads, layers, width of a head), for `write_memory`
     to write. The memory has all its `places` from the start, so that shapes are fixed, any runtime that networks are exported
     to runs it, and nothing is copied; attention skips places that are still to come.
     """
@@ -45,41 +45,51 @@ class LlamaStep(nn.Module):
         return [torch.zeros(shape) for _ in range(2 * len(self.llama.layers))]
 
     def forward(self, tokens: Tensor, place: Tensor, *memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        read, keys, values = self.llama.embedding(tokens), list[Tensor](), list[Tensor]()
-        cosines, sines = (table[place][:, None, None] for table in (self.llama.cosines, self.llama.sines))
+        read, keys, values = self.llama.embedding(tokens.squeeze(1)), list[Tensor](), list[Tensor]()
+        cosines, sines = (table[place][:, None] for table in (self.llama.cosines, self.llama.sines))
+        turn = cosines.repeat_interleave(2, 2), torch.stack([-sines, sines], 3).flatten(2)
+        unknown = (torch.arange(self.places, device=read.device) >= place[:, None])[:, None, None]
         for layer, *known in zip(self.llama.layers, memory[0::2], memory[1::2], strict=True):
             assert isinstance(layer, DecoderLayer)
-            mixed, key, value = attended(layer.attention, layer.before(read), cosines, sines, place, *known)
+            mixed, key, value = attended(layer.attention, normed(layer.before, read), turn, unknown, *known)
             read = read + mixed
-            normed = layer.between(read)
-            read = read + layer.down(functional.silu(layer.gate(normed)) * layer.up(normed))
+            inner = normed(layer.between, read)
+            read = read + layer.down(functional.silu(layer.gate(inner)) * layer.up(inner))
             keys.append(key)
             values.append(value)
-        return self.llama.head(self.llama.norm(read)).squeeze(1), torch.stack(keys, 1), torch.stack(values, 1)
+        return self.llama.head(normed(self.llama.norm, read)), torch.cat(keys, 2), torch.cat(values, 2)
 
 
 def attended(
-    own: GroupedAttention, read: Tensor, cosines: Tensor, sines: Tensor, place: Tensor, keys: Tensor, values: Tensor
+    own: GroupedAttention, read: Tensor, turn: tuple[Tensor, Tensor], unknown: Tensor, keys: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what attention makes of one token (N, 1, width), and its key and value (N, shared heads, width of a head)."""
-    query, key, value = (
-        layer(read).unflatten(2, (-1, own.head_width)).transpose(1, 2) for layer in (own.query, own.key, own.value)
-    )
+    """Return what attention makes of one token (N, width), and its key and value (N, shared heads, 1, width of a head).
+
+    `turn`: cosines and signed sines (N, 1, width of a head) for queries and keys, which are turned together; `unknown`: the
+    places that are still to come, (N, 1, 1, places).
+    """
+    both = torch.cat([own.query(read), own.key(read)], 1).unflatten(1, (-1, own.head_width))
+    both = both * turn[0] + both.unflatten(2, (-1, 2)).flip(3).flatten(2) * turn[1]
     # The queries that share keys are rows of one product.
-    query = rotated(query, cosines, sines).unflatten(1, (own.shared, -1)).squeeze(3) / own.head_width**0.5
-    key = rotated(key, cosines, sines)
-    unknown = (torch.arange(keys.shape[2], device=read.device) >= place[:, None])[:, None, None]
+    query = both[:, : own.heads].unflatten(1, (own.shared, -1)) / own.head_width**0.5
+    key, value = both[:, own.heads :].unsqueeze(2), own.value(read).unflatten(1, (own.shared, 1, -1))
     before = (query @ keys.mT).masked_fill(unknown, -torch.inf)
     shares = torch.cat([before, query @ key.mT], 3).softmax(3)
     mixed = shares[..., :-1] @ values + shares[..., -1:] * value
-    return own.out(mixed.flatten(1).unsqueeze(1)), key.squeeze(2), value.squeeze(2)
+    return own.out(mixed.flatten(1)), key, value
 
 
-def remember(memory: Memory, place: Tensor, keys: Tensor, values: Tensor) -> None:
+def normed(norm: nn.RMSNorm, read: Tensor) -> Tensor:
+    """Return what a norm makes of values (N, width), in the operators that runtimes know as one."""
+    assert norm.eps is not None
+    return read / (read.pow(2).mean(1, keepdim=True) + norm.eps).sqrt() * norm.weight
+
+
+def write_memory(memory: Memory, place: Tensor, keys: Tensor, values: Tensor) -> None:
     """Write the keys and values of a step into the memory, at the place of each text."""
     texts = torch.arange(len(place))
     for number, part in enumerate(memory):
-        part[texts, :, place] = (keys, values)[number % 2][:, number // 2]
+        part[texts, :, place] = (keys, values)[number % 2][:, :, number // 2]
 
 
 def continued(run: Callable[..., Any], memory: Memory, tokens: list[int], count: int) -> Iterator[int]:
@@ -97,7 +107,7 @@ def continued(run: Callable[..., Any], memory: Memory, tokens: list[int], count:
         while count > 0:
             here = torch.tensor([place])
             logits, keys, values = run(torch.tensor([[given.pop(0)]]), here, *memory)
-            remember(memory, here, torch.as_tensor(keys), torch.as_tensor(values))
+            write_memory(memory, here, torch.as_tensor(keys), torch.as_tensor(values))
             place += 1
             if not given:
                 given, count = [int(logits.argmax())], count - 1

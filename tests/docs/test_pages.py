@@ -93,7 +93,7 @@ def test_readme_names_every_method_score_and_form() -> None:
     forms = [
         info.name
         for info in pkgutil.iter_modules(cortado.parts.forms.__path__)
-        if info.name not in ("form", "attach", "lattice", "same", "transforms")
+        if info.name not in ("form", "attach", "lattice", "same", "states", "transforms")
     ]
     missing = [name for name in (*known_methods(), *scores, *forms) if f"`{name}`" not in text]
     assert not missing

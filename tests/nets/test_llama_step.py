@@ -8,7 +8,7 @@ from cortado.errors import BadValue
 from cortado.lowering.lower import lowered
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.nets.catalog import by_name
-from cortado.nets.llama_step import LlamaStep, continued, remember
+from cortado.nets.llama_step import LlamaStep, continued, write_memory
 from cortado.network.view import View
 from cortado.runtimes.onnxruntime import Onnxruntime
 
@@ -26,7 +26,7 @@ def logits_of(run, memory):
     for number in range(TOKENS.shape[1]):
         place = torch.full((2,), number)
         logits, keys, values = map(torch.as_tensor, run(TOKENS[:, number : number + 1], place, *memory))
-        remember(memory, place, keys, values)
+        write_memory(memory, place, keys, values)
         found.append(logits)
     return torch.stack(found, 1)
 
@@ -44,9 +44,9 @@ def test_texts_may_be_at_different_places():
     step = LlamaStep(net)
     memory, ahead = step.memory(2), torch.tensor([0, 0])
     with torch.no_grad():
-        remember(memory, ahead, *step(TOKENS[:, :1], ahead, *memory)[1:])
+        write_memory(memory, ahead, *step(TOKENS[:, :1], ahead, *memory)[1:])
         first = [part[:1] for part in memory]
-        remember(first, ahead[:1] + 1, *step(TOKENS[:1, 1:2], ahead[:1] + 1, *first)[1:])
+        write_memory(first, ahead[:1] + 1, *step(TOKENS[:1, 1:2], ahead[:1] + 1, *first)[1:])
         logits, *_ = step(torch.tensor([[27], [5]]), torch.tensor([2, 1]), *memory)
         wanted = net(TOKENS[:1, :3])[0, -1], net(TOKENS[1:, :2])[0, -1]
     torch.testing.assert_close(logits, torch.stack(wanted), rtol=1e-4, atol=1e-5)

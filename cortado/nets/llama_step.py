@@ -51,13 +51,13 @@ class LlamaStep(nn.Module):
         unknown = (torch.arange(self.places, device=read.device) >= place[:, None])[:, None, None]
         for layer, *known in zip(self.llama.layers, memory[0::2], memory[1::2], strict=True):
             assert isinstance(layer, DecoderLayer)
-            mixed, key, value = attended(layer.attention, normed(layer.before, read), turn, unknown, *known)
+            mixed, key, value = attended(layer.attention, rms_normed(layer.before, read), turn, unknown, *known)
             read = read + mixed
-            inner = normed(layer.between, read)
+            inner = rms_normed(layer.between, read)
             read = read + layer.down(functional.silu(layer.gate(inner)) * layer.up(inner))
             keys.append(key)
             values.append(value)
-        return self.llama.head(normed(self.llama.norm, read)), torch.cat(keys, 2), torch.cat(values, 2)
+        return self.llama.head(rms_normed(self.llama.norm, read)), torch.cat(keys, 2), torch.cat(values, 2)
 
 
 def attended(
@@ -79,7 +79,7 @@ def attended(
     return own.out(mixed.flatten(1)), key, value
 
 
-def normed(norm: nn.RMSNorm, read: Tensor) -> Tensor:
+def rms_normed(norm: nn.RMSNorm, read: Tensor) -> Tensor:
     """Return what a norm makes of values (N, width), in the operators that runtimes know as one."""
     assert norm.eps is not None
     return read / (read.pow(2).mean(1, keepdim=True) + norm.eps).sqrt() * norm.weight

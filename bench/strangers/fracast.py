@@ -52,12 +52,6 @@ def job():
 
     parts = [series(part, int(settings["W"]), int(settings["horizon"])) for part in range(3)]
     metric = Metric("mean error", "%", errors, higher_is_better=False)
-    task = Task(
-        *parts,
-        loss=lambda outputs, targets: errors(outputs, targets).mean(),
-        metric=metric,
-        outputs=Numbers(),
-        batch=16,
-        name="series",
-    )
+    loss = lambda outputs, targets: errors(outputs, targets).mean()  # noqa: E731
+    task = Task(*parts, loss=loss, metric=metric, outputs=Numbers(), batch=16, name="series")
     return Forecaster(*load_fracast(folder, "fp32")).eval(), task

@@ -8,8 +8,8 @@ from bench.strangers.package import file
 from bench.strangers.speech import digits_with_gaps, ranked
 from cortado import Data, Metric, Numbers, Task
 
-CHUNK, CONTEXT = 256, 32
-"""Samples of a step, and of what is heard again before it."""
+CHUNK, CONTEXT, PARTS = 256, 32, ("weight", "bias")
+"""Samples of a step, and of what is heard again before it; parts of a layer."""
 
 
 class Vad(nn.Module):
@@ -37,14 +37,8 @@ def vad() -> nn.Module:
     """Return the network with its published weights."""
     state = torch.jit.load(file("silero_vad", "data", "silero_vad.jit")).state_dict()
     own = {name.removeprefix("_model_8k."): value for name, value in state.items() if name.startswith("_model_8k.")}
-    names = {
-        "stft.forward_basis_buffer": "basis",
-        "decoder.decoder.2.weight": "head.weight",
-        "decoder.decoder.2.bias": "head.bias",
-    }
-    names |= {
-        f"encoder.{n}.reparam_conv.{part}": f"encoder.{n}.{part}" for n in range(4) for part in ("weight", "bias")
-    }
+    names = {"stft.forward_basis_buffer": "basis"} | {f"decoder.decoder.2.{one}": f"head.{one}" for one in PARTS}
+    names |= {f"encoder.{n}.reparam_conv.{one}": f"encoder.{n}.{one}" for n in range(4) for one in PARTS}
     names |= {f"decoder.rnn.{part}": f"rnn.{part}_l0" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
     found = {names[name]: value for name, value in own.items()}
     network = Vad()

@@ -61,7 +61,8 @@ class ProductQuantized(Form):
         numbers = torch.arange(inputs_of(self.shape), device=keep.device).view(self.shape[1:])
         columns = numbers.index_select(axis - 1, keep).flatten()
         position, offset = columns // codebooks.shape[2], columns % codebooks.shape[2]
-        width = next(size for size in range(codebooks.shape[2], 0, -1) if from_one_position(position, size))
+        most = min(codebooks.shape[2], max(1, len(columns)))
+        width = next(size for size in range(most, 0, -1) if from_one_position(position, size))
         count = -(-len(columns) // width)
         made = codebooks.new_zeros(codebooks.shape[1], count * width)
         made[:, : len(columns)] = codebooks[position, :, offset].T

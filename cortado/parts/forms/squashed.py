@@ -35,18 +35,23 @@ class Squashed(Latent):
         most = flat.detach().abs().max().clamp(min=1e-12) if flat.numel() else 1.0
         return flat / most * (2**self.width - 1)
 
+    def scale(self) -> Tensor:
+        """Return the distance of 0 from the least level, (1,)."""
+        return self.values.new_tensor([1 / (2**self.width - 1)])
+
     def rounded(self) -> Tensor:
         if self.width == 1:
             return straight(signs(self.values), self.values) * self.values.abs().mean().detach()
         levels, top = self.levels(), 2**self.width - 1
-        return straight(2 * ((levels + top) / 2).round() - top, levels) / top
+        # Times the scale of the final form: a division may differ in the last bit.
+        return straight(2 * ((levels + top) / 2).round() - top, levels) * self.scale()
 
     def attached(self) -> Form:
         if self.width == 1:
             return Quantized(signs(self.values.detach()), self.values.detach().abs().mean().reshape(1))
         top = 2**self.width - 1
         codes = 2 * ((self.levels().detach() + top) / 2).round() - top
-        return Quantized(codes, self.values.new_tensor([1 / top]))
+        return Quantized(codes, self.scale())
 
     def spec(self) -> dict[str, int]:
         return {"bits": self.width}

@@ -63,3 +63,12 @@ def test_bits_are_those_of_codes_and_books():
 def test_what_does_not_fit_is_refused(codebooks, codes, shape, says):
     with pytest.raises(BadValue, match=says):
         ProductQuantized(torch.zeros(codebooks), codes.long(), shape)
+
+
+def test_rows_cut_below_the_width_of_a_sub_vector_are_stored():
+    """One column is left of sub-vectors of two: a file has to read it again."""
+    form = ProductQuantized(torch.randn(2, 3, 2), torch.tensor([[0, 2], [1, 0]]), torch.Size([2, 4]))
+    cut = form.narrow(1, torch.tensor([3]))
+    again = ProductQuantized.from_parts(cut.shape, cut.spec(), cut.parts())
+    assert ProductQuantized.sizes(cut.shape, cut.spec()) == {name: part.numel() for name, part in cut.parts().items()}
+    assert torch.equal(again.dense(), form.dense()[:, 3:])

@@ -29,7 +29,7 @@ from bench.result import CACHE, PIECES, row
 from bench.smollm2 import WORDS, smollm2, tokens
 from cortado.engine.stage import apply_stage, start
 from cortado.file.artifact import load, save
-from cortado.methods.quantize.feedback import upper_factor
+from cortado.methods.observed import upper_factor
 from cortado.methods.quantize.floats import QuantizeFloats
 from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
 from cortado.methods.quantize.scales import QuantizeScales

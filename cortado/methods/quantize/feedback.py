@@ -1,68 +1,22 @@
 """Feedback: round a matrix input by input on unbounded even grids, weighing errors against the bits of the codes."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cortado.methods.observed import Problem
 from cortado.methods.quantize.floats import round_mantissa
+from cortado.methods.settle import settle
 
-BLOCK = 64
-"""Inputs whose errors are passed on together to all that come later."""
 RATE_WEIGHT = 0.1
 """What a bit costs, in squares of the step: more leaves out too many small codes, less keeps codes that hardly matter."""
 CLASSES, FILLED, LARGEST = 12, 1000, 255
 """Most classes of expected magnitude with code lengths of their own, of at least so many weights each; and the largest
 magnitude that has a length of its own."""
 SAMPLED, TOWARDS = 20_000, 0.35
-SPAN = 1000.0
-"""Outputs are weighed within this factor of the mean of their layer."""
 MANTISSA = 3
 """Bits of a row's step after the leading one: eight steps an octave, one byte or less in the file."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A weight with what its errors cost.
-
-    `weight`: (groups, outputs, inputs). `upper`: (groups, inputs, inputs), the upper Cholesky factor of the inverse of the
-    inputs' damped second moments. `outputs`: (groups, outputs), nats of a squared error on each output. `steps` likewise,
-    the row's step for a step of 1 nat^(1/2). `free`: bool, of the weight's shape, false where it must stay zero.
-    """
-
-    weight: Tensor
-    upper: Tensor
-    outputs: Tensor
-    steps: Tensor
-    free: Tensor | None = None
-
-    @classmethod
-    def of(cls, weight: Tensor, upper: Tensor, outputs: Tensor, free: Tensor | None = None) -> "Problem":
-        """Return the problem with steps by which an error costs the same on each output."""
-        mean = outputs.mean().clamp(min=1e-30)
-        relative = (outputs / mean).clamp(1 / SPAN, SPAN)
-        # A step for all inputs: theory would vary it by the diagonal of `upper`, which loses twice as much in practice.
-        middle = upper.diagonal(dim1=-2, dim2=-1).log().mean(-1, keepdim=True).exp()
-        return cls(weight, upper, relative * mean, relative**-0.5 * middle / mean.sqrt(), free)
-
-    def some_rows(self, every: int) -> "Problem":
-        """Return the problem of every so many outputs, which are rounded independently of each other."""
-        return self.of_rows(slice(None, None, every))
-
-    def split(self, entries: int) -> Iterator["Problem"]:
-        """Yield the problem in parts of at most so many entries, or of one output."""
-        groups, outputs, inputs = self.weight.shape
-        most = max(1, entries // max(1, groups * inputs))
-        for start in range(0, outputs, most):
-            yield self.of_rows(slice(start, start + most))
-
-    def of_rows(self, rows: slice) -> "Problem":
-        """Return the problem of some outputs of each group."""
-        free = None if self.free is None else self.free[:, rows]
-        return replace(
-            self, weight=self.weight[:, rows], outputs=self.outputs[:, rows], steps=self.steps[:, rows], free=free
-        )
 
 
 @dataclass(frozen=True)
@@ -75,12 +29,10 @@ class RoundedMatrix:
     bits: float
 
 
-def upper_factor(gram: Tensor, damp: float) -> Tensor:
-    """Return the upper Cholesky factor of the inverse of damped second moments (groups, inputs, inputs), float32."""
-    gram = gram.double()
-    pull = damp * gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
-    gram = gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram)), upper=True).float()
+def steps_of(problem: Problem) -> Tensor:
+    """Return each row's step for a step of 1 nat^(1/2), by which an error costs the same on each output (groups, outputs)."""
+    # A step for all inputs: theory would vary it by the pivots, which loses twice as much in practice.
+    return problem.pivots.log().mean(-1, keepdim=True).exp() / problem.outputs.sqrt()
 
 
 def rounded(problem: Problem, step: float) -> RoundedMatrix:
@@ -90,27 +42,20 @@ def rounded(problem: Problem, step: float) -> RoundedMatrix:
     outputs x error^2 / upper_cc^2 + RATE_WEIGHT step^2 x bits, as in rate-distortion optimized quantization (Karczewicz et al.,
     2008). `step`: the square root of the nats that an error of one grid step costs, for every weight of the network alike.
     """
-    scale = round_mantissa((step * problem.steps).float(), MANTISSA)
+    scale = round_mantissa((step * steps_of(problem)).float(), MANTISSA)
     left = problem.weight.float().mT.contiguous()
     lengths = CodeLengths.of(left / scale[:, None])
     free = None if problem.free is None else problem.free.mT
     # Costs are in squares of the step, which may be tiny where a network is sure of all its answers.
     unit = problem.outputs.sqrt() / step
-    codes, pivots = torch.empty_like(left), problem.upper.diagonal(dim1=-2, dim2=-1)
-    loss = torch.zeros_like(scale)
-    for start, stop in spans(left.shape[1]):
-        errors = torch.zeros_like(left[:, start:stop])
-        for at in range(start, stop):
-            pivot = pivots[:, at, None]
-            found = left[:, at] / scale
-            chosen = cheaper(found, (unit * scale / pivot) ** 2, lengths, at)
-            codes[:, at] = chosen if free is None else chosen * free[:, at]
-            error = (left[:, at] - codes[:, at] * scale) / pivot
-            errors[:, at - start] = error
-            rest = left[:, at + 1 : stop]
-            rest.baddbmm_(problem.upper[:, at, at + 1 : stop, None], error[:, None], alpha=-1)
-        left[:, stop:].baddbmm_(problem.upper[:, start:stop, stop:].mT, errors, alpha=-1)
-        loss += errors.square_().sum(1)
+    codes, pivots = torch.empty_like(left), problem.pivots
+
+    def nearest(at: int, now: Tensor) -> Tensor:
+        chosen = cheaper(now / scale, (unit * scale / pivots[:, at, None]) ** 2, lengths, at)
+        codes[:, at] = chosen if free is None else chosen * free[:, at]
+        return codes[:, at] * scale
+
+    loss = settle(left, problem, nearest)
     nats = float((problem.outputs * loss).double().sum()) / 2
     return RoundedMatrix(codes.mT.to(torch.int32), scale, nats, CodeLengths.of(codes).bits(codes))
 
@@ -123,11 +68,6 @@ def cheaper(found: Tensor, cost: Tensor, lengths: "CodeLengths", at: int) -> Ten
         lengths.of_codes(near, at) - lengths.of_codes(less, at)
     )
     return torch.where(gain > 0, less, near)
-
-
-def spans(count: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, count, BLOCK):
-        yield start, min(start + BLOCK, count)
 
 
 def towards_zero(levels: Tensor) -> Tensor:

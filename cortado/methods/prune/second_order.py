@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cortado.errors import BadValue
+from cortado.methods.error_feedback import with_error_feedback
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
 from cortado.methods.observed import MATRICES, MakeProblem, Matrix, Problem, left_alone, observed, problems_of
 from cortado.methods.prune.ranking import highest, some_go, survivors_of
-from cortado.methods.settle import settle
 from cortado.network.statistics.one_pass import Statistics
 from cortado.network.view import View
 from cortado.parts.forms.dense import Dense
@@ -105,11 +105,11 @@ class PruneSecondOrder(Method):
                 part = slice(at, at + of)
                 cost = self.costs(problem, part, left[:, part])
                 kept[:, part] = (
-                    first_of_each(cost, count) if counts is None else highest(cost, counts[at // of]) & (cost >= 0)
+                    highest_of_inputs(cost, count) if counts is None else highest(cost, counts[at // of]) & (cost >= 0)
                 )
             return now * kept[:, at]
 
-        loss = settle(left, problem, final, BLOCK - BLOCK % of)
+        loss = with_error_feedback(left, problem, final, BLOCK - BLOCK % of)
         weight = matrix.weight
         if not bool(kept.any()):
             raise BadValue(
@@ -137,7 +137,7 @@ def in_groups_of(values: Tensor, of: int) -> Tensor:
     return pad(values, (0, -values.shape[-1] % of)).unflatten(-1, (-1, of))
 
 
-def first_of_each(costs: Tensor, count: int) -> Tensor:
+def highest_of_inputs(costs: Tensor, count: int) -> Tensor:
     """Return a mask of the `count` highest of (groups, inputs, outputs) over the inputs; what is below 0 does not stay."""
     best = costs.topk(min(count, costs.shape[1]), 1).indices
     return torch.zeros_like(costs, dtype=torch.bool).scatter(1, best, True) & (costs >= 0)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cortado.methods.error_feedback import with_error_feedback
 from cortado.methods.observed import Problem
 from cortado.methods.quantize.floats import round_mantissa
-from cortado.methods.settle import settle
 
 RATE_WEIGHT = 0.1
 """What a bit costs, in squares of the step: more leaves out too many small codes, less keeps codes that hardly matter."""
@@ -29,7 +29,7 @@ class RoundedMatrix:
     bits: float
 
 
-def steps_of(problem: Problem) -> Tensor:
+def row_steps(problem: Problem) -> Tensor:
     """Return each row's step for a step of 1 nat^(1/2), by which an error costs the same on each output (groups, outputs)."""
     # A step for all inputs: theory would vary it by the pivots, which loses twice as much in practice.
     return problem.pivots.log().mean(-1, keepdim=True).exp() / problem.outputs.sqrt()
@@ -42,7 +42,7 @@ def rounded(problem: Problem, step: float) -> RoundedMatrix:
     outputs x error^2 / upper_cc^2 + RATE_WEIGHT step^2 x bits, as in rate-distortion optimized quantization (Karczewicz et al.,
     2008). `step`: the square root of the nats that an error of one grid step costs, for every weight of the network alike.
     """
-    scale = round_mantissa((step * steps_of(problem)).float(), MANTISSA)
+    scale = round_mantissa((step * row_steps(problem)).float(), MANTISSA)
     left = problem.weight.float().mT.contiguous()
     lengths = CodeLengths.of(left / scale[:, None])
     free = None if problem.free is None else problem.free.mT
@@ -55,7 +55,7 @@ def rounded(problem: Problem, step: float) -> RoundedMatrix:
         codes[:, at] = chosen if free is None else chosen * free[:, at]
         return codes[:, at] * scale
 
-    loss = settle(left, problem, nearest)
+    loss = with_error_feedback(left, problem, nearest)
     nats = float((problem.outputs * loss).double().sum()) / 2
     return RoundedMatrix(codes.mT.to(torch.int32), scale, nats, CodeLengths.of(codes).bits(codes))
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from cortado.methods.observed import MakeProblem, Problem
-from cortado.methods.quantize.feedback import CodeLengths, rounded, steps_of, towards_zero
+from cortado.methods.quantize.feedback import CodeLengths, rounded, row_steps, towards_zero
 
 START, RANGE = 2e-4, 90.0
 """The first step that is tried, and how many octaves around it."""
@@ -37,7 +37,7 @@ def some_rows(problem: Problem) -> tuple[Problem, float]:
 
 def bits_apart(problem: Problem, step: float) -> float:
     """Return the bits of the codes of weights that are rounded without feedback."""
-    levels = (problem.weight / (step * steps_of(problem))[..., None]).mT
+    levels = (problem.weight / (step * row_steps(problem))[..., None]).mT
     return CodeLengths.of(levels).bits(towards_zero(levels))
 
 

@@ -11,7 +11,7 @@ from cortado.errors import BadValue, NothingChanged
 from cortado.file.artifact import decode, encode
 from cortado.methods.observed import Problem, upper_factor
 from cortado.methods.prune.weights import PruneWeights
-from cortado.methods.quantize.feedback import rounded, steps_of
+from cortado.methods.quantize.feedback import rounded, row_steps
 from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
 from cortado.methods.quantize.scales import QuantizeScales, WithFactors, with_codes
 from cortado.methods.quantize.step_search import searched
@@ -171,7 +171,7 @@ def test_errors_go_to_inputs_that_are_alike():
     """With two inputs that are nearly one, the second makes up for the first."""
     gram = torch.tensor([[[1.0, 0.999], [0.999, 1.0]]])
     problem = Problem.of(torch.tensor([[[0.4, 0.4]]]), upper_factor(gram, 1e-6), torch.ones(1, 1))
-    found = rounded(problem, 1.0 / float(steps_of(problem)))
+    found = rounded(problem, 1.0 / float(row_steps(problem)))
     assert found.codes.sum() == 1 and float(found.scale) == 1.0
 
 
@@ -179,7 +179,7 @@ def test_without_feedback_and_price_the_nearest_code_is_taken():
     torch.manual_seed(0)
     weight = torch.randn(1, 5, 8)
     problem = Problem.of(weight, torch.eye(8)[None], torch.ones(1, 5))
-    found = rounded(problem, 0.01 / float(steps_of(problem)[0, 0]))
+    found = rounded(problem, 0.01 / float(row_steps(problem)[0, 0]))
     near = (weight / found.scale[..., None]).round()
     # Bits make a code smaller, never larger, and by one at most.
     assert bool((found.codes.abs() <= near.abs()).all()) and int((near - found.codes).abs().max()) <= 1

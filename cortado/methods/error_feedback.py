@@ -1,4 +1,4 @@
-"""Settle: give the weights of a matrix their final values input by input; inputs still to come make up for the errors."""
+"""Error feedback: give the weights of a matrix their final values input by input; inputs still to come make up for the errors."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,8 +11,10 @@ BLOCK = 64
 """Inputs whose errors are passed on together to all that come later."""
 
 
-def settle(left: Tensor, problem: Problem, final: Callable[[int, Tensor], Tensor], block: int = BLOCK) -> Tensor:
-    """Settle `left` (groups, inputs, outputs) in place; return the squared error of each output (groups, outputs).
+def with_error_feedback(
+    left: Tensor, problem: Problem, final: Callable[[int, Tensor], Tensor], block: int = BLOCK
+) -> Tensor:
+    """Give `left` (groups, inputs, outputs) its final values in place; return the squared error of each output (groups, outputs).
 
     `final(at, now)` gives input `at` its values (groups, outputs), which are `now` so far; it may read `left` up to the end of
     the block. Errors are passed on by the Cholesky factor of the inverse second moments (Frantar et al., 2023).

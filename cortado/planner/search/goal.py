@@ -13,6 +13,10 @@ from torch import nn
 
 from cortado.engine.options import RunOptions
 from cortado.errors import BadValue
+from cortado.methods.needs import matrices
+from cortado.methods.observed import matrices_that_run
+from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
+from cortado.network.view import View
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, remember, size_accuracy_curve
 from cortado.planner.search.cache import Memory, mark_of
 from cortado.planner.search.cascades import Cascades, cascades_for, check_members, has_paths, is_cascade
@@ -43,6 +47,8 @@ RECOVERY_SHARE = 0.3
 """Share of the time for finetuning one trial."""
 EXPLORE_SHARE = 0.2
 """Share of the time for measuring cuts."""
+MOST = 0.9
+"""Share of the matrices' entries that quantize/rate_distortion has to take."""
 MEASURING_SHARE = 1 / 3
 """Largest share of the time for all measuring before the first proposal: cuts, and the size-accuracy curve."""
 
@@ -217,8 +223,9 @@ class GoalSearch:
         # If only bytes count, cuts are explored last.
         more = Explorer(network, task, None, self.tail)
         return Proposals(
-            self.wanted, shapes.found, curve, self.tail, lambda: more.explored(CHANNELS[:2], progress=shown).found
-        ), epoch
+            self.wanted, shapes.found, curve, self.tail, lambda: more.explored(CHANNELS[:2], progress=shown).found,
+            rounds=rounds_most(network, task),
+        ), epoch  # fmt: skip
 
     def slower(self, best: Trial) -> str:
         """Return a note if no trial is faster than the original network; "" otherwise."""
@@ -246,6 +253,13 @@ class GoalSearch:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         return (reading + 4 * (time.perf_counter() - begun)) * len(task.train) / count
+
+
+def rounds_most(network: nn.Module, task: Task) -> bool:
+    """Return whether quantize/rate_distortion takes most of the matrices of a network."""
+    view = View(network, network, task.example)
+    taken = sum(one.weight.shape.numel() for one in matrices_that_run(QuantizeRateDistortion(), view, task))
+    return taken > MOST * sum(one.shape.numel() for one in matrices(view.weights()))
 
 
 def recovery(seconds: float, epoch: float, shape: Shape) -> float:

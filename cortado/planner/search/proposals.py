@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cortado.methods.finetune import Finetune
+from cortado.methods.method import Method
 from cortado.methods.prune.rate_distortion import PruneRateDistortion
+from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
+from cortado.methods.quantize.scales import QuantizeScales
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.mix import Mix
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
@@ -29,7 +32,9 @@ ROOM = 0.995
 """Target size as a share of a size limit: later training or rounding changes a file by a few bytes."""
 MOST_TARGETS = 4
 """How often a file over its limit is tried again with a smaller target."""
-FOR_BYTES = "trained for bytes"
+FOR_BYTES, ROUNDED = "trained for bytes", "rounded for bytes"
+SEEN, PLACES = 256, 128
+"""Calibration samples, and places of each, by which weights are rounded for bytes."""
 EXPECTED_KL = 0.6
 """Weight of all bits of a file in the first training loss."""
 
@@ -38,7 +43,8 @@ EXPECTED_KL = 0.6
 class Proposals:
     """`shapes` are the measured ones, the original first; `more` measures further cuts when the original is exhausted.
 
-    `tail`: final stages as a one-line recipe, or "". `curve` is None if bytes do not count.
+    `tail`: final stages as a one-line recipe, or "". `curve` is None if bytes do not count. `rounds`: whether
+    quantize/rate_distortion takes the network's weights.
     """
 
     wanted: SearchGoal
@@ -47,6 +53,7 @@ class Proposals:
     tail: str = ""
     more: Callable[[], Sequence[Shape]] = tuple
     others: list[Shape] | None = field(default=None)
+    rounds: bool = False
 
     def next(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
         """Return the next proposal; None if nothing remains.  `epochs` gives the epochs of finetuning for a shape."""
@@ -74,15 +81,21 @@ class Proposals:
         """Return the next proposal for least loss: the mildest shape, then finetuned, then others, last training for bytes."""
         order = self.allowed()
         for number, shape in enumerate(order[:3]):
-            size = self.milder_size(shape, trials)
+            size = self.milder_size(shape.text(), trials)
             tries = [self.proposal(shape, size, 0.0)] if number == 0 else []
             if epochs(shape) > 0:
                 tries.append(self.proposal(shape, size, epochs(shape)))
             for one in tries:
-                own = [trial for trial in trials if same(trial, one)]
-                if not own or (not self.wanted.keeps("size", own[-1]) and len(own) < MOST_TARGETS):
+                if self.may_try([trial for trial in trials if same(trial, one)]):
                     return one
+        size = self.milder_size(ROUNDED, trials) if order and self.rounds_whole(order[0]) else None
+        if size is not None and self.may_try([one for one in trials if one.shape == ROUNDED]):
+            return self.rounded_to(size, order[0], epochs(order[0]))
         return self.within_bytes(order, trials, epochs)
+
+    def may_try(self, own: Sequence[Trial]) -> bool:
+        """Return whether a way with these trials is new, or its file was over its limit, which a smaller target may mend."""
+        return not own or (not self.wanted.keeps("size", own[-1]) and len(own) < MOST_TARGETS)
 
     def within_bytes(
         self, order: Sequence[Shape], trials: Sequence[Trial], epochs: Callable[[Shape], float]
@@ -104,12 +117,12 @@ class Proposals:
             strength = weakest / max(STRONGER, limit.value / large)
         return self.for_bytes(strength, epochs(order[0]))
 
-    def milder_size(self, shape: Shape, trials: Sequence[Trial]) -> float | None:
+    def milder_size(self, shape: str, trials: Sequence[Trial]) -> float | None:
         """Return the target bytes of a shape, reduced by the excess of its last trials."""
         if self.curve is None:
             return None
         size, limit = self.first_size(self.curve), self.wanted.limit("size")
-        own = [one for one in trials if one.shape == shape.text() and one.done]
+        own = [one for one in trials if one.shape == shape and one.done]
         if limit is None or not own or self.wanted.keeps("size", own[-1]):
             return size
         for one in own:
@@ -142,21 +155,24 @@ class Proposals:
             return None
         if not any("allocate" in stage for one in trials for stage in one.recipe["stages"]):
             return self.proposal(base, self.first_size(self.curve), 0.0)
-        if epochs(base) <= 0 or self.harmed(base, trials):
-            return self.recovered(base, trials, 0.0)
-        trained = [one for one in trials if one.trained and self.wanted.keeps("score", one)]
-        leads = bool(trained) and min(trained, key=lambda one: one.size_bytes).shape == FOR_BYTES
-        candidate_recipes: list[Callable[[], Proposal | None]] = [
-            lambda: self.recovered(base, trials, epochs(base)),
-            lambda: self.trained_for_bytes(base, trials, epochs(base)),
-        ]
-        tries = [sum(one.trained and one.shape == shape for one in trials) for shape in (base.text(), FOR_BYTES)]
-        if min(tries) == 0:
-            candidate_recipes = candidate_recipes if tries[0] == 0 else candidate_recipes[::-1]
-        elif leads:
-            candidate_recipes = candidate_recipes[::-1]
-        found = (way() for way in candidate_recipes)
-        return next((one for one in found if one is not None), None) or self.another_shape(trials, epochs)
+        untrained = epochs(base) <= 0 or self.harmed(base, trials)
+        ways: dict[str, Callable[[], Proposal | None]] = {
+            base.text(): lambda: self.recovered(base, trials, 0.0 if untrained else epochs(base)),
+            ROUNDED: lambda: self.rounded(base, trials, epochs(base)),
+        }
+        if not untrained:
+            ways[FOR_BYTES] = lambda: self.trained_for_bytes(base, trials, epochs(base))
+        found = (ways[name]() for name in self.in_turn(list(ways), trials, untrained))
+        other = None if untrained else self.another_shape
+        return next((one for one in found if one is not None), None) or (other(trials, epochs) if other else None)
+
+    def in_turn(self, names: list[str], trials: Sequence[Trial], untrained: bool) -> list[str]:
+        """Return the ways not tried yet, then the one with the smallest file that keeps the score, then the others."""
+        tried = [one for one in trials if untrained or one.trained]
+        new = [name for name in names if not any(one.shape == name for one in tried)]
+        kept = [one for one in tried if one.shape in names and self.wanted.keeps("score", one)]
+        leading = [min(kept, key=lambda one: one.size_bytes).shape] if kept else []
+        return list(dict.fromkeys([*new, *leading, *names]))
 
     def harmed(self, shape: Shape, trials: Sequence[Trial]) -> bool:
         """Return whether training lowered the score at no fewer bytes, as too few samples do."""
@@ -167,8 +183,30 @@ class Proposals:
     def recovered(self, shape: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
         """Return the next finetuned mix."""
         assert self.curve is not None
-        size = self.smaller_size(shape, trials, self.curve, epochs > 0)
+        size = self.smaller_size(shape.text(), trials, self.curve, epochs > 0)
         return None if size is None else self.proposal(shape, size, epochs)
+
+    def rounded(self, base: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
+        """Return quantize/rate_distortion at the next size, with learned scales if there is time; None if sizes are close."""
+        assert self.curve is not None
+        own = [one for one in trials if one.shape == ROUNDED]
+        if not self.rounds_whole(base) or any(one.failed for one in own):
+            return None
+        size = self.smaller_size(ROUNDED, trials, self.curve, epochs > 0)
+        return None if size is None else self.rounded_to(size, base, epochs)
+
+    def rounds_whole(self, shape: Shape) -> bool:
+        """Return whether quantize/rate_distortion takes the weights of a shape, and no runtime needs other codes."""
+        return self.rounds and not (shape.cut or shape.integers)
+
+    def rounded_to(self, size: float, base: Shape, epochs: float) -> Proposal:
+        """Return quantize/rate_distortion to a file of `size` bytes, scales learned, and the tail."""
+        room = f"{max(1.0, size - base.rest_bytes):.0f} B"
+        stages: list[Method] = [QuantizeRateDistortion(size=room, images=SEEN, slopes=SEEN // 2, rows=PLACES)]
+        if epochs > 0:
+            training = Training(epochs=epochs, lr=3e-3, statistics="kept", cache="live")
+            stages.append(QuantizeScales(training=training))
+        return Proposal.of((*stages, *stages_of(self.tail)), ROUNDED)
 
     def trained_for_bytes(self, base: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
         """Return prune/rate_distortion at the next strength: rising until the score is lost, then bisecting.
@@ -207,10 +245,10 @@ class Proposals:
         return Proposal.of((stage, *stages_of(self.tail)), FOR_BYTES)
 
     def smaller_size(
-        self, shape: Shape, trials: Sequence[Trial], found: SizeAccuracyCurve, training: bool
+        self, shape: str, trials: Sequence[Trial], found: SizeAccuracyCurve, training: bool
     ) -> float | None:
         """Return the next bytes to try with a shape; None once sizes that keep and lose the score are close."""
-        own = [one for one in trials if one.shape == shape.text() and one.done]
+        own = [one for one in trials if one.shape == shape and one.done]
         good = [one.size_bytes for one in own if self.wanted.keeps("score", one)]
         reported = [one for one in own if one.trained is training]
         bad = [one.size_bytes for one in reported if not self.wanted.keeps("score", one)]

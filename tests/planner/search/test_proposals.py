@@ -118,6 +118,8 @@ def size_after(proposal):
     knobs = {name: knobs for stage in proposal.recipe["stages"] for name, knobs in stage.items()}
     if "prune/rate_distortion" in knobs:
         return 0.3 / knobs["prune/rate_distortion"]["strength"] / 8
+    if "quantize/rate_distortion" in knobs:
+        return float(knobs["quantize/rate_distortion"]["size"].removesuffix(" B")) + ORIGINAL.rest_bytes
     return next(value["size"] for name, value in knobs.items() if name == "allocate") + ORIGINAL.rest_bytes
 
 
@@ -144,6 +146,41 @@ def test_without_time_to_train_mixes_alone_close_in_on_the_smallest_file(least):
         size = size_after(found)
         trials.append(outcome(found, size >= least, None, size))
     assert 1 < len(trials) < 20 and min(one.size_bytes for one in trials if one.keeps_all) < 1.15 * least
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_rounding_for_bytes_goes_on_where_it_makes_the_smallest_file(trains):
+    """It is tried after the first mix, and closed in on while it leads."""
+    ideas = Proposals(wanted("score >= -1 %", minimise="size"), ALL, Foreseen(), rounds=True)
+    trials = []
+    while (found := ideas.next(trials, two_epochs if trains else lambda shape: 0.0)) is not None and len(trials) < 40:
+        size, least = size_after(found), {"rounded for bytes": 100}.get(found.shape, 200)
+        assert ("quantize/scales" in str(found.recipe)) == (trains and found.shape == "rounded for bytes")
+        trials.append(outcome(found, size >= least, None, size))
+    assert len(trials) < 25
+    best = min((one for one in trials if one.keeps_all), key=lambda one: one.size_bytes)
+    assert best.shape == "rounded for bytes" and best.size_bytes < 115
+
+
+def test_rounding_for_bytes_is_left_out_where_it_does_not_take_the_weights_or_failed():
+    goal = wanted("score >= -1 %", minimise="size")
+    without, ideas = Proposals(goal, ALL, Foreseen()), Proposals(goal, ALL, Foreseen(), rounds=True)
+    trials = [outcome(ideas.next([], two_epochs), True, None, 500)]
+    trials.append(outcome(ideas.next(trials, two_epochs), True, None, 400))
+    third = ideas.next(trials, two_epochs)
+    assert third.shape == "rounded for bytes" and without.next(trials, two_epochs).shape == "trained for bytes"
+    trials.append(Trial(third.recipe, third.shape, failed="out of memory"))
+    assert ideas.next(trials, two_epochs).shape == "trained for bytes"
+
+
+def test_least_loss_within_bytes_rounds_for_them_too():
+    goal = wanted("size <= 300 B", minimise="loss")
+    ideas, trials = Proposals(goal, ALL, Foreseen(), rounds=True), []
+    while (found := ideas.next(trials, two_epochs)) is not None and len(trials) < 15:
+        size = round(1.02 * size_after(found))
+        trials.append(replace(outcome(found, True, None, size), over={"size <= 300 B": over(size <= 300)}))
+    rounded = [one for one in trials if one.shape == "rounded for bytes"]
+    assert 1 <= len(rounded) <= 4 and rounded[-1].keeps_all and rounded[-1].size_bytes > 250
 
 
 @pytest.mark.parametrize("shrinks", [1.0, 0.5])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill, wrap
 
 from torch import nn
 
@@ -23,6 +24,8 @@ SCORED = 2_000
 KNOWN = 0.5
 """So many points between training and validation score, or fewer, are suspicious where hardly an answer is wrong."""
 PERFECT = 99.0
+WIDE = 90
+"""Letters of a line of reasons."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,14 @@ class FirstLook:
                 "limits that hold there say little about new data. Hold out other samples."
             )
         able = [name for name, why in self.methods if not why]
-        rows = [(name, why) for name, why in self.methods if why]
-        found = f"Methods that find work: {', '.join(able)}."
-        return "\n\n".join(
-            ["\n".join(lines), found, *([aligned([("method", "finds none, because"), *rows], "<")] if rows else [])]
-        )
+        rows = [
+            (name if number == 0 else "", line)
+            for name, why in self.methods if why
+            for number, line in enumerate(wrap(why.removeprefix(f"{name}: "), WIDE))
+        ]  # fmt: skip
+        found = fill(f"Methods that find work: {', '.join(able)}.", WIDE + 20)
+        table = [aligned([("method", "finds none, because"), *rows], "<")] if rows else []
+        return "\n\n".join(["\n".join(lines), found, *table])
 
 
 def first_look(network: nn.Module, task: Task, progress: Progress | None = None) -> FirstLook:

@@ -19,8 +19,8 @@ from cortado.planner.search.trials import SearchGoal, Trial, epochs_of
 from cortado.report.candidate import pareto_front
 from cortado.training.training import Training
 
-CLOSE = 1.06
-"""Sizes closer than this factor count as equal."""
+CLOSE, CLOSER = 1.06, 1.03
+"""Sizes closer than this factor count as equal; the second one where a trial only rounds and learns scales."""
 NEARLY = 0.97
 """Largest share of a latency limit that a shape may take: the next measurement differs a little."""
 MILD = 0.5
@@ -147,12 +147,18 @@ class Proposals:
         return self.proposal(shape, size, epochs(shape))
 
     def smaller(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
-        """Return the next proposal for size: an untrained mix; then finetuned mixes and training for bytes, whichever made
-        the smallest file first; last, other shapes."""
+        """Return the next proposal for size: an untrained mix; then finetuned mixes, rounding and training for bytes, whichever
+        made the smallest file first; last, other shapes.
+
+        A mix measures every candidate again where time cut the curve short: there rounding comes first.
+        """
         assert self.curve is not None
         base = next(iter(self.allowed()), None)
         if base is None:
             return None
+        first = self.rounded(base, trials, epochs(base)) if self.curve.bound else None
+        if first is not None:
+            return first
         if not any("allocate" in stage for one in trials for stage in one.recipe["stages"]):
             return self.proposal(base, self.first_size(self.curve), 0.0)
         untrained = epochs(base) <= 0 or self.harmed(base, trials)
@@ -249,6 +255,7 @@ class Proposals:
     ) -> float | None:
         """Return the next bytes to try with a shape; None once sizes that keep and lose the score are close."""
         own = [one for one in trials if one.shape == shape and one.done]
+        close = CLOSER if shape == ROUNDED else CLOSE
         good = [one.size_bytes for one in own if self.wanted.keeps("score", one)]
         reported = [one for one in own if one.trained is training]
         bad = [one.size_bytes for one in reported if not self.wanted.keeps("score", one)]
@@ -259,11 +266,11 @@ class Proposals:
             steps = min(3, sum(one.trained and self.wanted.keeps("score", one) for one in own) or 1)
             size = min(good) * SHRINK**steps if not lowest else (min(good) * lowest) ** 0.5
         tried = [one.size_bytes for one in reported]
-        if good and (size < found.sizes[0] or min(good) / max(size, lowest) < CLOSE):
+        if good and (size < found.sizes[0] or min(good) / max(size, lowest) < close):
             return None
         size = self.at_most(size)
         # A file slightly over its limit may be retried close by.
-        near = CLOSE if not own or self.wanted.keeps("size", own[-1]) else 1.0
+        near = close if not own or self.wanted.keeps("size", own[-1]) else 1.0
         if any(1 / near < size / one < near for one in tried) or not found.sizes[0] <= size <= found.sizes[1]:
             return None
         return size

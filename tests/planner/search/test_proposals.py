@@ -104,7 +104,7 @@ class Foreseen:
     """A forecast of which only sizes are asked."""
 
     sizes, sign, score, choices = (10, 1000), 1, 90.0, ()
-    rest_bytes = 5
+    rest_bytes, bound = 5, False
 
     def expected(self, size_bytes):
         return None
@@ -160,6 +160,21 @@ def test_rounding_for_bytes_goes_on_where_it_makes_the_smallest_file(trains):
     assert len(trials) < 25
     best = min((one for one in trials if one.keeps_all), key=lambda one: one.size_bytes)
     assert best.shape == "rounded for bytes" and best.size_bytes < 115
+
+
+def test_rounding_comes_first_where_time_cut_the_curve_short():
+    """A mix would measure every candidate again."""
+
+    class CutShort(Foreseen):
+        bound = True
+
+    ideas, trials = Proposals(wanted("score >= -1 %", minimise="size"), ALL, CutShort(), rounds=True), []
+    while (found := ideas.next(trials, two_epochs)) is not None and len(trials) < 40:
+        size = size_after(found)
+        trials.append(outcome(found, size >= 100, None, size))
+    shapes = [one.shape for one in trials]
+    last = len(shapes) - shapes[::-1].index("rounded for bytes")
+    assert set(shapes[:last]) == {"rounded for bytes"} and {"no cut", "trained for bytes"} <= set(shapes[last:])
 
 
 def test_rounding_for_bytes_is_left_out_where_it_does_not_take_the_weights_or_failed():

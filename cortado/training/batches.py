@@ -164,9 +164,11 @@ class Batches:
             self.beside = self.without_end(self.sources[UNLABELLED])
         return next(iter(self.sources.values())).steps
 
-    def teach(self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str) -> Teachers:
+    def teach(
+        self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str, learner: nn.Module | None = None
+    ) -> Teachers:
         """Ask these networks, whose first one has the taps, for every batch that a taught objective reads; return them."""
-        self.teachers = Teachers(networks, taps, precision, self.device)
+        self.teachers = Teachers(networks, taps, precision, self.device, learner)
         for name in self.asked:
             self.sources[name].teachers = self.teachers
         return self.teachers

@@ -122,7 +122,7 @@ class Loop:
         self.total = max(1, round(training.epochs * steps)) if training.epochs else 0
         taps = [tap for one in used for tap in one.taps().teacher]
         if teachers and self.total:
-            self.learner.ask = self.batches.teach(teachers, taps, training.precision).observe
+            self.learner.ask = self.batches.teach(teachers, taps, training.precision, runner).observe
         self.along: list[nn.Parameter] = []
         if self.total and any(makes_modules(one) or one.taps().network for one in used):
             with seeded(calls.seed + 1), uncompiled(runner):

@@ -42,10 +42,15 @@ class Teachers:
     """Frozen copies of the teachers on a device, in eval mode: a teacher may be the user's network, which stays as it is."""
 
     def __init__(
-        self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str, device: torch.device
+        self,
+        networks: Sequence[nn.Module],
+        taps: Sequence[str],
+        precision: str,
+        device: torch.device,
+        learner: nn.Module | None = None,
     ) -> None:
-        """`taps`: paths in the first teacher."""
-        copies = [copy.deepcopy(one).to(device).eval().requires_grad_(False) for one in networks]
+        """`taps`: paths in the first teacher. `learner`: what alone will change; parameters apart from its own are shared."""
+        copies = [frozen_copy(one, learner).to(device).eval().requires_grad_(False) for one in networks]
         # Teachers only run forward, where even a shallow network gains from bfloat16.
         half = any(half_precision(one, precision, device, deep=1) for one in copies)
         self.networks, self.precision = copies, Precision(device, half, half)
@@ -74,6 +79,19 @@ class Teachers:
         """Take the hooks off the copies."""
         for one in self.taps:
             one.remove()
+
+
+def frozen_copy(network: nn.Module, learner: nn.Module | None) -> nn.Module:
+    """Return a copy that shares the memory of all parameters that are not the learner's; without a learner of none."""
+    shared: dict[int, Any] = {}
+    if learner is not None:
+        moving = {one.untyped_storage().data_ptr() for one in (*learner.parameters(), *learner.buffers())}
+        shared = {
+            id(one): nn.Parameter(one.detach(), requires_grad=False)
+            for one in network.parameters()
+            if type(one) is nn.Parameter and not vars(one) and one.untyped_storage().data_ptr() not in moving
+        }
+    return copy.deepcopy(network, shared)
 
 
 def teachers_of(named: Any, view: View, found: nn.Module | None = None) -> list[nn.Module]:

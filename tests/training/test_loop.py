@@ -142,6 +142,20 @@ def test_teachers_answer_a_batch_of_images_as_if_it_came_whole():
     torch.testing.assert_close(sum((one.outputs / 3.0).softmax(1) for one in given) / 2, whole)
 
 
+def test_parameters_of_a_teacher_are_shared_and_those_of_the_learner_are_copied():
+    """A large teacher is in memory once; one that learns itself stays as it was."""
+    learner, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    inputs = torch.randn(4, 3)
+    teachers = Teachers((other, learner), (), "float32", torch.device("cpu"), learner)
+    before = teachers.observe(inputs)
+    pointers = [one.weight.data_ptr() for one in teachers.networks]
+    assert pointers[0] == other.weight.data_ptr() and pointers[1] != learner.weight.data_ptr()
+    assert other.weight.requires_grad and not any(one.weight.requires_grad for one in teachers.networks)
+    with torch.no_grad():
+        learner.weight.add_(1.0)
+    assert torch.equal(teachers.observe(inputs)[1].outputs, before[1].outputs)
+
+
 def test_teacher_runs_at_every_step_on_varied_data_and_once_a_sample_else():
     base = NET.task()
     counted = {}

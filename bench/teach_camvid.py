@@ -3,7 +3,7 @@
 All learn from the same 367 frames, stored with 7 mirrored and zoomed copies each, in the same order; an epoch is as many
 frames as the training set has. The teacher's answers are computed once, and kept. Scores are the mean IoU over 11 classes on
 every fourth test frame; the validation frames are those of the built-in task. Few labels: 31 of the frames have theirs, and
-the teacher speaks on all others. The teacher was trained on all of them.
+the teacher speaks on all others. The teacher was trained on all of them. One seed: a run takes 12 minutes of one core.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from cortado.task.move import Move
 from cortado.task.task import Task
 from cortado.tasks import camvid
 
-SEEDS = [0, 1]
+SEEDS = [0]
 EPOCHS, COPIES, FEW = 100.0, 7, 31
 MOVE = Move(zoom=(0.75, 1.5), void=camvid.CLASSES)
 LEAST, BAR, FEW_BAR = 48.0, 1.0, 2.0

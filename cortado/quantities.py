@@ -39,6 +39,17 @@ def read_quantity(text: str | float, kind: str) -> float:
     return number * factors[unit.upper()]
 
 
+def size_of(given: str | float, where: str) -> float:
+    """Return the bytes of a knob: a number, or a text such as "40 MB".  Raises BadValue, which begins with `where`."""
+    try:
+        found = read_quantity(given, "size")
+    except BadValue as error:
+        raise BadValue(f"{where}: size: {error}") from error
+    if not found >= 0 or (isinstance(given, str) and found == 0):
+        raise BadValue(f"{where}: size must be above 0, got {given!r}. Write, for example, 40 MB.")
+    return found
+
+
 def size_text(size_bytes: float) -> str:
     """Format bytes as a short text, in decimal units: 1762 -> "1.76 KB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):

@@ -14,7 +14,7 @@ from cortado.network.statistics.one_pass import Statistics
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.parts.forms.quantized import Quantized
-from cortado.quantities import read_quantity
+from cortado.quantities import size_of
 from cortado.task.task import Task
 
 MOST_ENTRIES = 2**22
@@ -44,7 +44,7 @@ class QuantizeRateDistortion(Method):
     leaves = (Leaves.CODES,)
 
     bits: float = knob(3.0, low=0.05, high=16.0, help="mean bits of a coded weight; scales come on top")
-    size: str = knob("", help='instead of bits: the bytes of all codes together, such as "40 MB"')
+    size: float | str = knob(0.0, low=0.0, help='instead of bits: the bytes of all codes together, such as "40 MB"')
     step: float = knob(
         0.0, low=0.0, help="instead of both: square root of the nats that an error of one grid step costs"
     )
@@ -56,11 +56,7 @@ class QuantizeRateDistortion(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size and read_quantity(self.size, "size") <= 0:
-            raise BadValue(
-                f"quantize/rate_distortion: size must be above 0, got {self.size!r}. Write, for example, 40 MB."
-            )
-        if self.size and self.step:
+        if size_of(self.size, self.name()) and self.step:
             raise BadValue(
                 "quantize/rate_distortion: size and step are both given. Leave one out: each gives the other."
             )
@@ -82,7 +78,7 @@ class QuantizeRateDistortion(Method):
     def step_for(self, problems: Problems) -> float:
         """Return the step at which the codes have the wanted bits."""
         entries = sum(one.weight.shape.numel() for one, _ in problems)
-        wanted = 8 * read_quantity(self.size, "size") if self.size else self.bits * entries
+        wanted = 8 * size_of(self.size, self.name()) or self.bits * entries
         return step_for([make for _, make in problems], wanted)
 
 

@@ -19,7 +19,7 @@ from cortado.planner.allocate.plan import plan_for
 from cortado.planner.allocate.size_accuracy_curve import chosen
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import choices_for
-from cortado.quantities import size_text
+from cortado.quantities import size_of, size_text
 from cortado.task.task import Task
 
 INTEGERS = tuple(f"quantize/weights bits={bits}" for bits in (8, 7, 6, 5, 4, 3))
@@ -38,10 +38,19 @@ class Mix(Method):
     lossy = True
     leaves = (Leaves.ZEROS, Leaves.CODES, Leaves.LOW_RANK)
 
-    size: float = knob(0.0, low=0.0, help="bytes of the chosen weights in the file")
+    size: float | str = knob(0.0, low=0.0, help='bytes of the chosen weights in the file, such as "40 KB"')
     candidate_recipes: str = knob(
         "any", one_of=("any", "integers"), help="any form, or only those that integer kernels run"
     )
+
+    @property
+    def room(self) -> float:
+        """Return the bytes of the chosen weights."""
+        return size_of(self.size, self.name())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size_of(self.size, self.name())
 
     def apply(self, view: View, task: Task) -> None:
         weights = [weight for weight in view.weights(self.where) if len(weight.shape) > 1]
@@ -49,11 +58,11 @@ class Mix(Method):
             raise BadNetwork(f"{self.name()}: the network has no weight of two or more axes. Leave the stage out.")
         candidate_recipes = CANDIDATE_RECIPES if self.candidate_recipes == "any" else INTEGERS
         choices = choices_for(view, weights, task, candidate_recipes)
-        plan = plan_for(choices, self.size)
+        plan = plan_for(choices, self.room)
         if plan is None:
             least = sum(one.candidates[-1].size_bytes for one in choices)
             raise BadValue(
-                f"{self.name()}: these weights take at least {size_text(least)}, more than size={self.size:g} bytes. "
+                f"{self.name()}: these weights take at least {size_text(least)}, more than size={size_text(self.room)}. "
                 "Raise size, or narrow layers first."
             )
         before = copy.deepcopy(view.network)

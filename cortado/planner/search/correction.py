@@ -18,7 +18,7 @@ def corrected(
     if found is None or made is None or trial.trained:
         return found
     first = read_recipe(trial.recipe).stages[0]
-    plan = plan_for(found.choices, first.size) if isinstance(first, Mix) and first.candidate_recipes == "any" else None
+    plan = plan_for(found.choices, first.room) if isinstance(first, Mix) and first.candidate_recipes == "any" else None
     if plan is None or plan.predicted_kl <= 0:
         return found
     data = task.validation.first(found.samples)

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from cortado.engine.options import RunOptions
+from cortado.engine.stage import start, view_of
 from cortado.errors import BadValue
 from cortado.methods.needs import matrices
 from cortado.methods.observed import matrices_that_run
 from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
-from cortado.network.view import View
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, remember, size_accuracy_curve
 from cortado.planner.search.cache import Memory, mark_of
 from cortado.planner.search.cascades import Cascades, cascades_for, check_members, has_paths, is_cascade
@@ -257,7 +257,7 @@ class GoalSearch:
 
 def rounds_most(network: nn.Module, task: Task) -> bool:
     """Return whether quantize/rate_distortion takes most of the matrices of a network."""
-    view = View(network, network, task.example)
+    view = view_of(start(network, network, task.example))
     taken = sum(one.weight.shape.numel() for one in matrices_that_run(QuantizeRateDistortion(), view, task))
     return taken > MOST * sum(one.shape.numel() for one in matrices(view.weights()))
 

@@ -5,13 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cortado.methods.finetune import Finetune
-from cortado.methods.method import Method
-from cortado.methods.prune.rate_distortion import PruneRateDistortion
-from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
-from cortado.methods.quantize.scales import QuantizeScales
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.mix import Mix
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
+from cortado.planner.search.for_bytes import FOR_BYTES, ROUNDED, first_strength, for_bytes, rounded_to
 from cortado.planner.search.proposal import INTEGERS, Proposal, stages_of
 from cortado.planner.search.shapes import Shape, integers
 from cortado.planner.search.strengths import SHRINK, STRONGER, STRONGEST, stalled, strength_of, stronger
@@ -25,18 +22,12 @@ NEARLY = 0.97
 """Largest share of a latency limit that a shape may take: the next measurement differs a little."""
 MILD = 0.5
 """KL (nats) after a cut from which finetuning is expected to recover."""
-LR = 1e-3
 RECOVERY = Training(lr=3e-4, average=0.3, statistics="kept")
 """Short and gentle: a fraction of an epoch is too short for new running statistics."""
 ROOM = 0.995
 """Target size as a share of a size limit: later training or rounding changes a file by a few bytes."""
 MOST_TARGETS = 4
 """How often a file over its limit is tried again with a smaller target."""
-FOR_BYTES, ROUNDED = "trained for bytes", "rounded for bytes"
-SEEN, PLACES = 256, 128
-"""Calibration samples, and places of each, by which weights are rounded for bytes."""
-EXPECTED_KL = 0.6
-"""Weight of all bits of a file in the first training loss."""
 
 
 @dataclass
@@ -90,7 +81,7 @@ class Proposals:
                     return one
         size = self.milder_size(ROUNDED, trials) if order and self.rounds_whole(order[0]) else None
         if size is not None and self.may_try([one for one in trials if one.shape == ROUNDED]):
-            return self.rounded_to(size, order[0], epochs(order[0]))
+            return rounded_to(size - order[0].rest_bytes, epochs(order[0]), self.tail)
         return self.within_bytes(order, trials, epochs)
 
     def may_try(self, own: Sequence[Trial]) -> bool:
@@ -110,12 +101,12 @@ class Proposals:
         least = min([one.size_bytes for one in over], default=0)
         if any(one.failed for one in own) or large * CLOSE > limit.value or (fits and weakest < CLOSE * strongest):
             return None
-        strength = (weakest * strongest) ** 0.5 or EXPECTED_KL / (8 * limit.value)
+        strength = (weakest * strongest) ** 0.5 or first_strength(limit.value)
         if over and not fits:
             strength = strongest * max(STRONGER, least / limit.value)
         elif fits and not over:
             strength = weakest / max(STRONGER, limit.value / large)
-        return self.for_bytes(strength, epochs(order[0]))
+        return for_bytes(strength, epochs(order[0]), self.tail)
 
     def milder_size(self, shape: str, trials: Sequence[Trial]) -> float | None:
         """Return the target bytes of a shape, reduced by the excess of its last trials."""
@@ -199,20 +190,11 @@ class Proposals:
         if not self.rounds_whole(base) or any(one.failed for one in own):
             return None
         size = self.smaller_size(ROUNDED, trials, self.curve, epochs > 0)
-        return None if size is None else self.rounded_to(size, base, epochs)
+        return None if size is None else rounded_to(size - base.rest_bytes, epochs, self.tail)
 
     def rounds_whole(self, shape: Shape) -> bool:
         """Return whether quantize/rate_distortion takes the weights of a shape, and no runtime needs other codes."""
         return self.rounds and not (shape.cut or shape.integers)
-
-    def rounded_to(self, size: float, base: Shape, epochs: float) -> Proposal:
-        """Return quantize/rate_distortion to a file of `size` bytes, scales learned, and the tail."""
-        room = f"{max(1.0, size - base.rest_bytes):.0f} B"
-        stages: list[Method] = [QuantizeRateDistortion(size=room, images=SEEN, slopes=SEEN // 2, rows=PLACES)]
-        if epochs > 0:
-            training = Training(epochs=epochs, lr=3e-3, statistics="kept", cache="live")
-            stages.append(QuantizeScales(training=training))
-        return Proposal.of((*stages, *stages_of(self.tail)), ROUNDED)
 
     def trained_for_bytes(self, base: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
         """Return prune/rate_distortion at the next strength: rising until the score is lost, then bisecting.
@@ -237,18 +219,8 @@ class Proposals:
         else:
             good = [one.size_bytes for one in trials if self.wanted.keeps("score", one)]
             target = self.at_most(SHRINK * min(good, default=trials[0].size_bytes))
-            strength = EXPECTED_KL / (8 * max(target, 1.0))
-        return self.for_bytes(strength, epochs)
-
-    def for_bytes(self, strength: float, epochs: float) -> Proposal:
-        """Return prune/rate_distortion at this strength, and the tail."""
-        training = Training(epochs=0.75 * epochs, lr=LR, average=0.2, warmup=0.02)
-        stage = PruneRateDistortion(
-            training=training,
-            strength=min(STRONGEST, float(f"{strength:.3g}")), finish=0.25 * epochs, teacher="original",
-            bias=False,
-        )  # fmt: skip
-        return Proposal.of((stage, *stages_of(self.tail)), FOR_BYTES)
+            strength = first_strength(target)
+        return for_bytes(strength, epochs, self.tail)
 
     def smaller_size(
         self, shape: str, trials: Sequence[Trial], found: SizeAccuracyCurve, training: bool

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cortado.engine.recipe import Recipe
 from cortado.engine.stage import apply_stage, begin
 from cortado.errors import BadValue, NothingChanged
 from cortado.file.artifact import decode, encode
@@ -19,6 +20,7 @@ from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.nets.llama import llama
 from cortado.network.view import View
 from cortado.parts.forms.attach import form_of
+from cortado.planner.allocate.mix import Mix
 from cortado.task.outputs.tokens import Tokens
 from cortado.task.task import Data, Task
 from cortado.tasks.text import next_token_loss
@@ -122,6 +124,15 @@ def test_size_is_the_same_dial_as_bits(words):
         for dial in ({"bits": 3.0}, {"size": f"{entries * 3 / 8:.0f} B"})
     )
     assert torch.equal(by_bits(task.example), by_size(task.example))
+
+
+def test_a_size_is_a_number_or_a_text_here_and_in_a_mix():
+    for kind in (QuantizeRateDistortion, Mix):
+        made = [Recipe((kind(size=given),)).as_data()["stages"] for given in ("40 KB", 40_000)]
+        assert [stage[0][kind.name()]["size"] for stage in made] == ["40 KB", 40_000.0]
+        with pytest.raises(BadValue, match=f"{kind.name()}: size: .*no known unit of size, got 'kilo'"):
+            kind(size="40 kilo")
+    assert Mix(size="40 KB").room == Mix(size=40_000).room == 40_000
 
 
 def test_layers_whose_errors_cost_more_have_more_bits(pictures):

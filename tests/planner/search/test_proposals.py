@@ -119,7 +119,7 @@ def size_after(proposal):
     if "prune/rate_distortion" in knobs:
         return 0.3 / knobs["prune/rate_distortion"]["strength"] / 8
     if "quantize/rate_distortion" in knobs:
-        return float(knobs["quantize/rate_distortion"]["size"].removesuffix(" B")) + ORIGINAL.rest_bytes
+        return knobs["quantize/rate_distortion"]["size"] + ORIGINAL.rest_bytes
     return next(value["size"] for name, value in knobs.items() if name == "allocate") + ORIGINAL.rest_bytes
 
 

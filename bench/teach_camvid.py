@@ -110,8 +110,8 @@ def learned(data: Task, seed: int, objectives: list[Any]) -> nn.Module:
     steps = EPOCHS * -(-len(segmenter.memory("train")[0]) // data.batch)
     how = segmenter.training(EPOCHS, precision="bfloat16", cache="kept")
     how = dataclasses.replace(how, epochs=steps * data.batch / len(data.train))
-    teacher = segmenter.teacher() if objectives != WAYS[NONE] else None
-    Finetune(how, objectives=objectives, teacher=teacher).apply(View(network, network, data.example), data)
+    taught = {} if objectives == WAYS[NONE] else {"teacher": segmenter.teacher()}
+    Finetune(how, objectives=objectives, **taught).apply(View(network, network, data.example), data)
     return network
 
 

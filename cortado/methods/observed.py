@@ -134,9 +134,22 @@ def observed(method: Any, view: View, task: Task) -> Statistics:
 
 def problems_of(method: Any, view: View, task: Task, seen: Statistics) -> list[tuple[Matrix, MakeProblem]]:
     """Return the chosen matrices whose layers ran, each with its problem."""
-    factors = SharedFactors()
-    made = [(one, one.problem(seen, method.damp, factors)) for one in MATRICES.require(method, view, task)]
+    chosen, factors = MATRICES.require(method, view, task), SharedFactors()
+    weighed = all_weighed(seen, {path: layer for one in chosen for path, layer in one.layers.items()})
+    made = [(one, one.problem(weighed, method.damp, factors)) for one in chosen]
     return [(one, make) for one, make in made if make is not None]
+
+
+def all_weighed(seen: Statistics, layers: dict[str, nn.Module]) -> Statistics:
+    """Return statistics in which layers that no gradient reached, such as what routes samples, cost as much as the others."""
+    known = [float(one.mean()) for one in seen.outputs.values()]
+    usual = sum(known) / len(known) if known else 1.0
+    missing = {
+        path: torch.full((len(layers[path].weight),), usual)  # type: ignore[arg-type]
+        for path in layers
+        if path in seen.inputs and path not in seen.outputs
+    }
+    return Statistics(seen.inputs, seen.outputs | missing)
 
 
 def matrices_that_run(method: Any, view: View, task: Task) -> list[Matrix]:

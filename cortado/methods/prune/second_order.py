@@ -1,5 +1,6 @@
 """prune/second_order: remove weights input by input, and let the remaining inputs compensate for each one."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from cortado.task.task import Task
 
 BLOCK = 128
 """Inputs whose weights are chosen together and whose errors are passed on together, as in SparseGPT."""
+
+LEAST = 0.1
+"""Of its share, what a layer keeps where it competes with others: one that seems to cost nothing stays alive."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,11 @@ class PruneSecondOrder(Method):
         costs = [self.costs(make()) for make in problems]
         sizes = [one.numel() for one in costs]
         if self.across:
-            kept = highest(torch.cat([one.flatten() for one in costs]), round(self.keep * sum(sizes))).split(sizes)
+            ranked = [
+                with_least(one.flatten(), math.ceil(LEAST * self.keep * size))
+                for one, size in zip(costs, sizes, strict=True)
+            ]
+            kept = highest(torch.cat(ranked), round(self.keep * sum(sizes))).split(sizes)
         else:
             kept = tuple(highest(one, round(self.keep * size)) for one, size in zip(costs, sizes, strict=True))
         return [
@@ -119,6 +127,11 @@ class PruneSecondOrder(Method):
         weight.set_form(Dense(left.mT.reshape(weight.shape).to(place)))
         weight.select(kept.mT.reshape(weight.shape).to(place.device))
         return float((problem.outputs * loss).double().sum()) / 2
+
+
+def with_least(costs: Tensor, count: int) -> Tensor:
+    """Return costs of which the `count` highest are infinite: they are kept whatever others cost."""
+    return costs.masked_fill(highest(costs, count) & (costs >= 0), torch.inf)
 
 
 def read_pattern(text: str) -> tuple[int, int]:

@@ -93,6 +93,16 @@ def test_across_all_layers_keep_the_share_together_and_those_that_matter_more_ke
     assert masks[2][0].float().mean() < 0.2 * masks[2][1:].float().mean()
 
 
+def test_a_layer_whose_errors_cost_nothing_stays_alive(pictures):
+    network, task = pictures
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        network[5].weight.mul_(1e-6)
+    masks = masks_of(applied(PruneSecondOrder(keep=0.3), network, task).network)
+    assert all(bool(mask.any()) for mask in masks)
+    assert sum(int(mask.sum()) for mask in masks) == round(0.3 * sum(mask.numel() for mask in masks))
+
+
 @pytest.mark.parametrize("pattern", ["2:4", "1:3", "4:8"])
 def test_a_pattern_holds_in_every_group_of_neighbours(pictures, pattern):
     network, task = pictures

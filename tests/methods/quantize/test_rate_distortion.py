@@ -274,3 +274,24 @@ def test_scales_need_codes(pictures):
     one_scale = applied(QuantizeWeights(bits=4, per="tensor"), network, task)
     with pytest.raises(NothingChanged, match="quantize first"):
         apply_stage(QuantizeScales(), one_scale, task)
+
+
+class Routed(nn.Module):
+    """No gradient reaches the layer that chooses."""
+
+    def __init__(self):
+        super().__init__()
+        self.choose, self.each = nn.Linear(6, 2), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        return self.each(inputs) * (self.choose(inputs).argmax(1) == 0).float()[:, None]
+
+
+@pytest.mark.parametrize("where", ["*", "choose"])
+def test_a_layer_that_no_gradient_reaches_is_rounded_like_the_others(where):
+    torch.manual_seed(0)
+    network = Routed().eval()
+    task = task_of(torch.randn(400, 6), torch.zeros(400, dtype=torch.long))
+    found = applied(QuantizeRateDistortion(bits=5.0, where=where), network, task).network
+    off = found.choose.weight - network.choose.weight
+    assert form_of(found.choose, "weight").codes is not None and float(off.norm() / network.choose.weight.norm()) < 0.2

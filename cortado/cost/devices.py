@@ -11,6 +11,7 @@ import yaml
 
 from cortado.cost.estimate import Estimate, read_estimate
 from cortado.errors import BadValue
+from cortado.knobs.yaml_text import read_yaml
 
 TABLE = Path(__file__).with_name("devices.yaml")
 FIELDS = ("watts", "peak", "dollars", "note")
@@ -39,7 +40,7 @@ class Device:
 def read_devices(path: str | Path) -> dict[str, Device]:
     """Return the devices of a YAML table, my-board: {watts: 5..7, peak: 2e12, dollars: 0.5}.  Raises BadValue for other files."""
     try:
-        rows = yaml.safe_load(Path(path).read_text(encoding="utf8"))
+        rows = read_yaml(Path(path).read_text(encoding="utf8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadValue(f"cost: {path} cannot be read as a table of devices ({type(error).__name__}).") from error
     if not isinstance(rows, Mapping):

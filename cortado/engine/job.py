@@ -21,6 +21,7 @@ from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.beside import RESTARTS, restarts_beside
 from cortado.file.whole import make_folder, write_whole
 from cortado.knobs.open_values import open_names
+from cortado.knobs.yaml_text import read_yaml
 from cortado.methods.method import Method
 from cortado.nets.checkpoint import load_weights
 from cortado.nets.named import ONNX, SOURCE, call_maker, check_keys, named_network
@@ -182,7 +183,7 @@ def read_job(source: str, seed: int | None = None) -> Job:
 def job_of_file(path: Path, seed: int | None) -> Job:
     """Read a job from a YAML file.  Raises BadRecipe for unknown keys, with suggestions."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf8"))
+        data = read_yaml(path.read_text(encoding="utf8"))
     except (OSError, yaml.YAMLError) as error:
         raise BadRecipe(f"job: {path} cannot be read as YAML ({error}).") from error
     if not isinstance(data, dict):
@@ -218,7 +219,7 @@ def job_of_bundle(folder: Path, seed: int | None) -> Job:
     """Read the job of a bundle."""
     path = folder / "job.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf8"))
+        data = read_yaml(path.read_text(encoding="utf8"))
     except (OSError, yaml.YAMLError) as error:
         raise BadRecipe(f"job: {folder} is not a bundle: job.yaml cannot be read ({error}).") from error
     if isinstance(data, dict) and "job" in data and set(data) <= {"job", "forms"}:

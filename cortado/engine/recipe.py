@@ -18,6 +18,7 @@ from cortado import renamed
 from cortado.errors import BadRecipe, CortadoError
 from cortado.knobs.nested import knobs_of, nested
 from cortado.knobs.reading import knob_data, read_knobs
+from cortado.knobs.yaml_text import read_yaml
 from cortado.methods.method import Method, accepts, check_last_stage
 
 ELSEWHERE = {
@@ -235,7 +236,7 @@ def read_file(path: Path) -> Recipe:
 def data_of(path: Path) -> Any:
     """Return the data of a YAML file.  Raises BadRecipe."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf8"))
+        return read_yaml(path.read_text(encoding="utf8"))
     except OSError as error:
         raise BadRecipe(f"recipe: {path} cannot be read ({error.strerror}). Check the path.") from error
     except yaml.YAMLError as error:
@@ -277,8 +278,7 @@ def words_of(text: str, where: str) -> tuple[str, dict[str, Any]]:
     words = text.split()
     if not words:
         raise BadRecipe(f"{where}: it is empty. Write, for example, prune/weights keep=0.3.")
-    texts: dict[str, str] = {}
-    last = ""
+    texts, last = dict[str, str](), ""
     for word in words[1:]:
         key, equals, value = word.partition("=")
         if not equals and last:
@@ -295,6 +295,6 @@ def words_of(text: str, where: str) -> tuple[str, dict[str, Any]]:
 def word_value(text: str) -> Any:
     """Return a value of a one-line recipe: parsed as YAML, or the text itself if it is not YAML (*.bias)."""
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError:
         return text

@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from cortado.knobs.yaml_text import read_yaml
+
 JOB, RECIPE = "job.yaml", "recipe.yaml"
 STUDENT, CASCADE = "student", "conditional/cascade"
 RESTARTS = (STUDENT, CASCADE)
@@ -31,7 +33,7 @@ def network_beside(folder: Path) -> str:
 def mapping_in(path: Path) -> dict[str, Any]:
     """Return the mapping of a YAML file; an empty one if there is none."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf8"))
+        found = read_yaml(path.read_text(encoding="utf8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}

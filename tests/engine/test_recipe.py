@@ -18,6 +18,7 @@ from cortado.engine.recipe import (
 from cortado.errors import BadRecipe, BadValue
 from cortado.methods.finetune import Finetune
 from cortado.methods.method import Method
+from cortado.methods.prune.second_order import PruneSecondOrder
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from tests.laws.small_methods import ALL_METHODS, small
@@ -27,6 +28,14 @@ STAGES = (
     Finetune(epochs=0.5, lr=1e-5, batch=8),
     QuantizeWeights(),
 )
+
+
+def test_numbers_with_a_colon_are_texts_as_in_yaml_1_2(tmp_path):
+    """To YAML 1.1, 2:4 is 124: two minutes and four seconds."""
+    stages = (PruneSecondOrder(pattern="2:4"),)
+    (tmp_path / "one.yaml").write_text("- prune/second_order: {pattern: 2:4, damp: 1.0e-2, images: 0x80}\n")
+    assert read_recipe("prune/second_order pattern=2:4").stages == stages
+    assert read_recipe(tmp_path / "one.yaml").stages == stages
 
 
 def test_python_yaml_data_and_one_line_are_the_same(tmp_path):

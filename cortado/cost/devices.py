@@ -11,7 +11,7 @@ import yaml
 
 from cortado.cost.estimate import Estimate, read_estimate
 from cortado.errors import BadValue
-from cortado.knobs.yaml_text import read_yaml
+from cortado.yaml_text import read_yaml
 
 TABLE = Path(__file__).with_name("devices.yaml")
 FIELDS = ("watts", "peak", "dollars", "note")

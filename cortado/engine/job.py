@@ -21,7 +21,6 @@ from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.beside import RESTARTS, restarts_beside
 from cortado.file.whole import make_folder, write_whole
 from cortado.knobs.open_values import open_names
-from cortado.knobs.yaml_text import read_yaml
 from cortado.methods.method import Method
 from cortado.nets.checkpoint import load_weights
 from cortado.nets.named import ONNX, SOURCE, call_maker, check_keys, named_network
@@ -31,6 +30,7 @@ from cortado.running.brought import accept
 from cortado.task.measure import check_stated
 from cortado.task.task import Task
 from cortado.tasks.catalog import built_in
+from cortado.yaml_text import read_yaml
 
 MAKER = "job"
 """The function of a Python file that returns network and task."""

@@ -18,8 +18,8 @@ from cortado import renamed
 from cortado.errors import BadRecipe, CortadoError
 from cortado.knobs.nested import knobs_of, nested
 from cortado.knobs.reading import knob_data, read_knobs
-from cortado.knobs.yaml_text import read_yaml
 from cortado.methods.method import Method, accepts, check_last_stage
+from cortado.yaml_text import read_yaml
 
 ELSEWHERE = {
     "allocate": "cortado.planner.allocate.mix:Mix",

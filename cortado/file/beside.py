@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from cortado.knobs.yaml_text import read_yaml
+from cortado.yaml_text import read_yaml
 
 JOB, RECIPE = "job.yaml", "recipe.yaml"
 STUDENT, CASCADE = "student", "conditional/cascade"

@@ -64,10 +64,10 @@ def files_of(networks: dict[str, nn.Module], example: Any, folder: Path) -> dict
 
 def like(example: Any, batch: int) -> tuple[Tensor, ...]:
     """So many samples in the shape of the example: noise where it is of floats, else its own over and over."""
-    noise = torch.Generator().manual_seed(3)
+    noise, given = torch.Generator().manual_seed(3), batch_of(example, batch)
     return tuple(
         torch.randn(part.shape, generator=noise).to(part.dtype) if part.is_floating_point() else part
-        for part in batch_of(example, batch)
+        for part in (given if isinstance(given, tuple) else (given,))
     )
 
 

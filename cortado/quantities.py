@@ -40,7 +40,12 @@ def read_quantity(text: str | float, kind: str) -> float:
 
 
 def size_of(given: str | float, where: str) -> float:
-    """Return the bytes of a knob: a number, or a text such as "40 MB".  Raises BadValue, which begins with `where`."""
+    """Return the bytes of a knob: a number, or a text such as "40 MB"; 0 for "", as recipes were written once.
+
+    Raises BadValue, which begins with `where`.
+    """
+    if given == "":
+        return 0.0
     try:
         found = read_quantity(given, "size")
     except BadValue as error:

@@ -159,9 +159,9 @@ class Proposals:
         }
         if not untrained:
             ways[FOR_BYTES] = lambda: self.trained_for_bytes(base, trials, epochs(base))
-        found = (ways[name]() for name in self.in_turn(list(ways), trials, untrained))
-        other = None if untrained else self.another_shape
-        return next((one for one in found if one is not None), None) or (other(trials, epochs) if other else None)
+        made = (ways[name]() for name in self.in_turn(list(ways), trials, untrained))
+        found = next((one for one in made if one is not None), None)
+        return found if found is not None or untrained else self.another_shape(trials, epochs)
 
     def in_turn(self, names: list[str], trials: Sequence[Trial], untrained: bool) -> list[str]:
         """Return the ways not tried yet, then the one with the smallest file that keeps the score, then the others."""

@@ -12,39 +12,8 @@ from cortado.file.artifact import decode, encode
 from cortado.methods.prune.second_order import PruneSecondOrder
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
-from cortado.nets.llama import llama
 from cortado.parts.forms.attach import form_of
-from cortado.task.outputs.tokens import Tokens
-from cortado.task.task import Data, Task
-from cortado.tasks.text import next_token_loss
-
-
-def task_of(inputs, labels, **more):
-    quarter = len(inputs) // 4
-    parts = [(inputs[at : at + quarter], labels[at : at + quarter]) for at in range(0, 3 * quarter, quarter)]
-    return Task(*parts, calibration=Data(inputs[3 * quarter :], labels[3 * quarter :]), **more)
-
-
-@pytest.fixture
-def pictures():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 16, 3, stride=2, groups=4), nn.ReLU(), nn.Flatten(),
-        nn.Linear(144, 5),
-    ).eval()  # fmt: skip
-    # Neighbours are alike, as in pictures.
-    alike = nn.functional.interpolate(torch.randn(1200, 3, 4, 4), (8, 8), mode="bilinear")
-    return network, task_of(alike + 0.1 * torch.randn(alike.shape), torch.randint(0, 5, (1200,)))
-
-
-@pytest.fixture
-def words():
-    torch.manual_seed(0)
-    network = llama(words=40, width=32, layers=2, heads=4, shared=2, inner=48, positions=16).eval()
-    with torch.no_grad():
-        network.embedding.weight.mul_(0.6)
-    tokens = torch.randint(0, 40, (320, 12))
-    return network, task_of(tokens, tokens, outputs=Tokens(), loss=next_token_loss)
+from tests.methods.seen import task_of
 
 
 def applied(method, network, task):

@@ -17,51 +17,17 @@ from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
 from cortado.methods.quantize.scales import QuantizeScales, WithFactors, with_codes
 from cortado.methods.quantize.step_search import searched
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.nets.llama import llama
 from cortado.network.view import View
 from cortado.parts.forms.attach import form_of
 from cortado.planner.allocate.mix import Mix
-from cortado.task.outputs.tokens import Tokens
-from cortado.task.task import Data, Task
-from cortado.tasks.text import next_token_loss
 from cortado.training.training import Training
+from tests.methods.seen import task_of
 
 
 def correlated(rows, inputs, seed=0):
     generator = torch.Generator().manual_seed(seed)
     few = torch.randn(rows, 4, generator=generator) @ torch.randn(4, inputs, generator=generator)
     return few + 0.1 * torch.randn(rows, inputs, generator=generator)
-
-
-def task_of(inputs, labels, **more):
-    quarter = len(inputs) // 4
-    parts = [(inputs[at : at + quarter], labels[at : at + quarter]) for at in range(0, 3 * quarter, quarter)]
-    return Task(*parts, calibration=Data(inputs[3 * quarter :], labels[3 * quarter :]), **more)
-
-
-@pytest.fixture
-def pictures():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 16, 3, stride=2, groups=4), nn.ReLU(), nn.Flatten(),
-        nn.Linear(144, 5),
-    ).eval()  # fmt: skip
-    # Neighbours are alike, as in pictures.
-    pixels = nn.functional.interpolate(torch.randn(1200, 3, 4, 4), (8, 8), mode="bilinear") + 0.1 * torch.randn(
-        1200, 3, 8, 8
-    )
-    return network, task_of(pixels, torch.randint(0, 5, (1200,)))
-
-
-@pytest.fixture
-def words():
-    """A decoder with more certain answers than fresh weights give, so that errors matter."""
-    torch.manual_seed(0)
-    network = llama(words=40, width=32, layers=2, heads=4, shared=2, inner=48, positions=16).eval()
-    with torch.no_grad():
-        network.embedding.weight.mul_(0.6)
-    tokens = torch.randint(0, 40, (320, 12))
-    return network, task_of(tokens, tokens, outputs=Tokens(), loss=next_token_loss)
 
 
 def applied(method, network, task):
@@ -127,6 +93,7 @@ def test_size_is_the_same_dial_as_bits(words):
 
 
 def test_a_size_is_a_number_or_a_text_here_and_in_a_mix():
+    assert QuantizeRateDistortion(size="", bits=2.0).bits == 2.0
     for kind in (QuantizeRateDistortion, Mix):
         made = [Recipe((kind(size=given),)).as_data()["stages"] for given in ("40 KB", 40_000)]
         assert [stage[0][kind.name()]["size"] for stage in made] == ["40 KB", 40_000.0]

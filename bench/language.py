@@ -3,10 +3,10 @@
 Everything is learned from the validation text: second moments and weights of outputs from windows of 256 tokens, then factors of
 rows and norms by KL to the original. The score is that of the first 8 windows of 1,024 tokens of the test text, of networks
 read back from the file on the disk; both sides run in bfloat16, which moves a perplexity by 0.1 %. The package has no float
-original: the network is that of its 4-bit file, and all grids here are new ones. GPTQ (groups of 64, with zero points) and
-nearest rounding are applied to the blocks alone; the embedding stays in float32 and is not counted. Their bytes are those of
-packed codes with 16-bit scales. Minutes are those of the processor, on one thread. Pieces are kept beside the bench, files and
-statistics in its cache.
+original: the network is that of its 4-bit file, and all grids here are new ones. GPTQ (groups of 64, with zero points),
+AWQ and nearest rounding are applied to the blocks alone; the embedding stays in float32 and is not counted. Their bytes are
+those of packed codes with 16-bit scales. Minutes are those of the processor, on one thread. Pieces are kept beside the bench,
+files and statistics in its cache.
 """
 
 import copy
@@ -30,12 +30,14 @@ from bench.smollm2 import WORDS, smollm2, tokens
 from cortado.engine.stage import apply_stage, start
 from cortado.file.artifact import load, save
 from cortado.methods.observed import upper_factor
+from cortado.methods.quantize.awq import QuantizeAwq
 from cortado.methods.quantize.floats import QuantizeFloats
 from cortado.methods.quantize.rate_distortion import QuantizeRateDistortion
 from cortado.methods.quantize.scales import QuantizeScales
 from cortado.network.statistics.one_pass import Statistics
 from cortado.network.view import View
 from cortado.parts.forms.quantized import Quantized
+from cortado.running.memory import give_back_freed
 from cortado.task.data import Data
 from cortado.task.task import Task
 from cortado.tasks.text import Windows
@@ -50,6 +52,7 @@ STEPS = 144
 FILES = {"small": ("40.8 MB", (41.5, 1.30), (40.0, 1.25)), "large": ("49.3 MB", (50.0, 1.12), (50.0, 1.08))}
 """Bytes of the codes; the most megabytes of the file and times the original's perplexity, as a bar and as a stretch."""
 GROUP = 64
+WAYS = {"gptq": "GPTQ", "awq": "AWQ", "nearest": "nearest rounding"}
 MINUTES, MEMORY = 20.0, 4.0
 
 
@@ -63,6 +66,7 @@ def text(name: str) -> str:
 def learned_from() -> Task:
     """The validation text in short windows; a score is never taken on this task."""
     made = text_task(text("valid"), text("valid"), text("valid"), tokens, SHORT, words=WORDS, calibration=SEEN)
+    give_back_freed()
     return made.for_trial()
 
 
@@ -190,15 +194,25 @@ def gptq(weight: Tensor, upper: Tensor, bits: int) -> Tensor:
     return found.mT
 
 
-def rival(bits: int, nearest: bool) -> dict[str, Any]:
-    """What GPTQ or nearest rounding of the blocks costs, with the embedding in float32."""
+def scaled(network: nn.Module, bits: int) -> None:
+    """Scale channels as AWQ does before rounding."""
+    view = View(network, network, learned_from().example)
+    awq = QuantizeAwq(bits=bits, group=GROUP, symmetric=False, images=SEEN, rows=SHORT, precision="bfloat16")
+    awq.apply(view, learned_from())
+    log(*view.notes)
+
+
+def rival(bits: int, way: str) -> dict[str, Any]:
+    """What GPTQ, AWQ or nearest rounding of the blocks costs, with the embedding in float32."""
 
     def make() -> dict[str, Any]:
         network, factors = smollm2(), dict[int, Tensor]()
-        grams = {} if nearest else statistics()[0].inputs
+        grams = statistics()[0].inputs if way == "gptq" else {}
+        if way == "awq":
+            scaled(network, bits)
         for path, layer in blocks(network).items():
             weight = layer.weight.detach()
-            if nearest:
+            if way != "gptq":
                 layer.weight.data = Quantized.of(weight, bits, "group", GROUP, False, "mse").dense().detach()
                 continue
             key = grams[path].data_ptr()
@@ -206,10 +220,10 @@ def rival(bits: int, nearest: bool) -> dict[str, Any]:
                 factors = {key: upper_factor(grams[path], 0.01)[0]}
             layer.weight.data = gptq(weight, factors[key], bits)
         found = score(network)
-        log(bits, nearest, found)
+        log(bits, way, found)
         return {"perplexity": found}
 
-    return kept(f"language_{'nearest' if nearest else 'gptq'}_{bits}", [bits, GROUP, SEEN], make, PIECES)
+    return kept(f"language_{way}_{bits}", [bits, GROUP, SEEN], make, PIECES)
 
 
 def original_score() -> float:
@@ -239,8 +253,8 @@ def run() -> list[dict[str, Any]]:
     entries = sum(one.weight.numel() for one in blocks(smollm2()).values())
     for bits in (4, 3):
         size = entries * (bits + (16 + bits) / GROUP) / 8e6
-        for nearest, name in ((False, "GPTQ"), (True, "nearest rounding")):
-            found = rival(bits, nearest)["perplexity"]
+        for way, name in WAYS.items():
+            found = rival(bits, way)["perplexity"]
             rows.append(
                 row(
                     f"{name}, {bits} bits, blocks alone in {size:.1f} MB: times the original's",
@@ -258,8 +272,7 @@ def log(*facts: Any) -> None:
 
 PIECES_OF = {"original": original_score, "statistics": statistics, "small": lambda: made("small")}
 PIECES_OF |= {"large": lambda: made("large")}
-PIECES_OF |= {f"gptq_{bits}": (lambda bits=bits: rival(bits, False)) for bits in (4, 3)}
-PIECES_OF |= {f"nearest_{bits}": (lambda bits=bits: rival(bits, True)) for bits in (4, 3)}
+PIECES_OF |= {f"{way}_{bits}": (lambda way=way, bits=bits: rival(bits, way)) for way in WAYS for bits in (4, 3)}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

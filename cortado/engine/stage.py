@@ -17,6 +17,7 @@ from cortado.methods.method import Method
 from cortado.network.finalize import finalize
 from cortado.network.view import View
 from cortado.progress import Progress
+from cortado.running.memory import give_back_freed
 from cortado.task.task import Task
 
 Done = TypeVar("Done")
@@ -116,6 +117,7 @@ def apply_stage(
     if unmet:
         raise NothingChanged(f"{where or method.name()}: {unmet}")
     carry_out(method.apply, method, view, task, where)
+    give_back_freed()
     if method.restarts:
         return replace(begin_again(view.base, state), notes=tuple(view.notes), curves=view.curves)
     state = replace(state, network=view.network)

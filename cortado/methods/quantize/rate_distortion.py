@@ -15,6 +15,7 @@ from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.parts.forms.quantized import Quantized
 from cortado.quantities import size_of
+from cortado.running.memory import give_back_freed
 from cortado.task.task import Task
 
 MOST_ENTRIES = 2**22
@@ -72,6 +73,7 @@ class QuantizeRateDistortion(Method):
         """Round the chosen weights, and note what was found."""
         problems = problems_of(self, view, task, seen)
         step = self.step or self.step_for(problems)
+        give_back_freed()
         results = [give_codes(one.weight, make, step) for one, make in problems]
         view.notes += [*left_alone(self, view, [one for one, _ in problems]), *findings(problems, results, step)]
 
@@ -88,6 +90,7 @@ def give_codes(weight: Weight, make: MakeProblem, step: float) -> RoundedMatrix:
     codes = torch.cat([part.codes for part in parts], 1).reshape(weight.shape)
     scale = torch.cat([part.scale for part in parts], 1).reshape(-1)
     weight.set_form(Quantized(codes, scale.to(place), None, "channel").to(place.device))
+    give_back_freed()
     nothing = torch.empty(0)
     return RoundedMatrix(nothing, nothing, sum(part.loss for part in parts), sum(part.bits for part in parts))
 

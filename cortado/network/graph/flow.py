@@ -29,8 +29,8 @@ class FlowStep:
     outputs: tuple[int, ...]
     below: float = 1.0
     """The factor on values below zero: 0 for a ReLU, the slope of a leaky ReLU, else 1."""
-    homogeneous: bool = False
-    """Whether a positive factor on a channel passes unchanged."""
+    homogeneous: tuple[int, ...] = ()
+    """The inputs of which a positive factor on a channel passes unchanged, if no other input has it."""
     floor: float = -math.inf
     """Inputs below it give what it gives."""
 
@@ -70,8 +70,9 @@ def flow_of(graph: Graph) -> Flow:
             if not inside and not event.rounding and (reads or not event.reads):
                 path = graph.every_call[event.call].path if event.call >= 0 else ""
                 name = event.name.split(".")[1]
+                passing = tuple(event.reads[place] for place in event.homogeneous if place < len(event.reads))
                 flow.steps.append(
-                    FlowStep(event.role, name, path, reads, event.makes, event.below, event.homogeneous, event.floor)
+                    FlowStep(event.role, name, path, reads, event.makes, event.below, passing, event.floor)
                 )
             continue
         call = graph.every_call[event.call]
@@ -96,7 +97,8 @@ def layer_step(call: Call, read: int | None) -> FlowStep:
     kind = kind_of(call.layer)
     assert kind is not None
     inputs = () if read is None else (read,)
-    return FlowStep(kind.role, call.kind, call.path, inputs, call.makes, kind.below(call.layer), kind.homogeneous)
+    passing = inputs if kind.homogeneous else ()
+    return FlowStep(kind.role, call.kind, call.path, inputs, call.makes, kind.below(call.layer), passing)
 
 
 def step_role(module: nn.Module) -> str | None:

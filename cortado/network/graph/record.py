@@ -34,7 +34,7 @@ class Operator:
     role: str = ""
     below: float = 1.0
     floor: float = -math.inf
-    homogeneous: bool = False
+    homogeneous: tuple[int, ...] = ()
 
     @property
     def short_name(self) -> str:

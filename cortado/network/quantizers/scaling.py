@@ -1,13 +1,13 @@
 """Scaling: scale an activation's channels down and their readers up, without changing any output."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.layers.kinds import is_channel_norm, is_known_matrix, is_matrix
+from cortado.layers.kinds import is_known_matrix, is_matrix, kind_of
 from cortado.layers.roles import MATMUL, MOVE, NORM
 from cortado.network.graph.flow import Flow, FlowStep, step_role
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, sites
@@ -47,19 +47,36 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
     made_by = {value: step for step in flow.steps for value in step.outputs}
     readers, found = flow.readers(), []
     for step in flow.steps:
-        if not (step.kind in (MATMUL, NORM) or step.name == "native_layer_norm"):
-            continue
-        ends = ends_of(step, flow, readers, rounded)
-        if ends and free(step.path, is_maker) and all(free(end.path, is_known_matrix) for end in ends):
+        maker = maker_of(step, flow, modules)
+        ends = ends_of(maker, step, flow, readers, rounded) if maker else []
+        if maker and ends and free(maker, is_maker) and all(free(end.path, is_known_matrix) for end in ends):
             source = made_by.get(step.inputs[0]) if step.inputs and step.kind == NORM else None
             before = source.path if source is not None and source.kind == MATMUL else None
-            found.append(Link(step.path, tuple(dict.fromkeys(end.path for end in ends)), before))
+            found.append(Link(maker, tuple(dict.fromkeys(end.path for end in ends)), before))
     return found
 
 
+def maker_of(step: FlowStep, flow: Flow, modules: Mapping[str, nn.Module]) -> str | None:
+    """Return the path of the layer whose output a step makes, if its weights may scale each channel of that."""
+    if step.kind in (MATMUL, NORM):
+        return step.path
+    # A norm may run as many operators: the last of them makes its output.
+    places = flow.places.get(step.outputs[0], ()) if step.outputs else ()
+    return next((path for path, side in places if side == OUTPUT and scales_channels(modules.get(path))), None)
+
+
 def is_maker(layer: nn.Module) -> bool:
-    """Return whether a layer's channels can be scaled by its own weights: a matrix, or a norm of channels."""
-    return is_known_matrix(layer) or is_channel_norm(layer) or type(layer) is nn.LayerNorm
+    """Return whether a layer's channels can be scaled by its own weights: a matrix, or a norm."""
+    return is_known_matrix(layer) or scales_channels(layer)
+
+
+def scales_channels(layer: nn.Module | None) -> bool:
+    """Return whether a layer may multiply each channel by its weight last: a norm, known or of the user's own."""
+    if layer is None or any(True for _ in layer.children()):
+        return False
+    kind, names = kind_of(layer), {name for name, value in layer._parameters.items() if value is not None}
+    known = kind is None or kind.family == "norm"
+    return known and "weight" in names and names <= {"weight", "bias"} and layer.weight.dim() == 1  # type: ignore[operator, union-attr]
 
 
 def is_known_step(layer: nn.Module) -> bool:
@@ -68,14 +85,15 @@ def is_known_step(layer: nn.Module) -> bool:
 
 
 def ends_of(
-    step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]], rounded: set[tuple[str, str]]
+    maker: str, step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]], rounded: set[tuple[str, str]]
 ) -> list[FlowStep]:
     """Return the products that read a step's output, unrounded, through steps that keep a scale, if nothing else does."""
-    found, open_values = [], [step.outputs[0]]
-    if (step.path, OUTPUT) in rounded:
+    found, open_values, scaled, passed = [], [step.outputs[0]], set[int](), list[FlowStep]()
+    if (maker, OUTPUT) in rounded:
         return []
     while open_values:
         value = open_values.pop()
+        scaled.add(value)
         if value in flow.results or not readers.get(value):
             return []
         for reader in readers[value]:
@@ -83,13 +101,16 @@ def ends_of(
                 return []
             if reader.kind == MATMUL:
                 found.append(reader)
-            elif reader.kind == MOVE or reader.homogeneous:
+            elif reader.kind == MOVE or value in reader.homogeneous:
                 if (reader.path, OUTPUT) in rounded:
                     return []
+                passed.append(reader)
                 open_values.append(reader.outputs[0])
             else:
                 return []
-    return found
+    # A product of two values that both have the factors would have their squares.
+    squared = any(len(scaled.intersection(one.homogeneous)) > 1 for one in passed)
+    return [] if squared else found
 
 
 def range_of_maker(network: nn.Module, link: Link) -> Tensor:
@@ -133,13 +154,21 @@ def largest(values: Tensor, axis: int) -> Tensor:
     return values.abs().transpose(0, axis).flatten(1).amax(1)
 
 
+def touched(network: nn.Module, link: Link) -> list[Tensor]:
+    """Return the tensors that `rescale` changes."""
+    maker = network.get_submodule(link.maker)
+    found = [maker.weight, getattr(maker, "bias", None), *(network.get_submodule(path).weight for path in link.readers)]
+    return [one.data for one in found if one is not None]  # type: ignore[misc, union-attr]
+
+
 def rescale(network: nn.Module, link: Link, factors: Tensor) -> None:
     """Divide the maker's output by `factors` (channels,) and multiply the readers' weights by them, in place."""
     layer = network.get_submodule(link.maker)
     with torch.no_grad():
         layer.weight.div_(factors.view(-1, *[1] * (layer.weight.dim() - 1)))  # type: ignore[union-attr, operator, arg-type]
-        if layer.bias is not None:
-            layer.bias.div_(factors)  # type: ignore[operator]
+        bias = getattr(layer, "bias", None)
+        if bias is not None:
+            bias.div_(factors)
         for path in link.readers:
             reader = network.get_submodule(path)
             columns = by_channel(reader, reader.weight, len(factors))  # type: ignore[arg-type]

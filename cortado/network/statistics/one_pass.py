@@ -13,11 +13,12 @@ from cortado.network.compare.divergence import divergence_for
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.statistics.activations import channel_axis, patches
+from cortado.running.memory import give_back_freed
 from cortado.running.trees import tensors_in, to_device
 from cortado.task.data import Data
 from cortado.task.task import Task
 
-MOST_OUTPUTS, MOST_SAMPLES = 2**25, 32
+MOST_OUTPUTS, MOST_SAMPLES = 2**24, 32
 """A batch has at most this many numbers of outputs, unless one sample has more, and this many samples."""
 SEED = 7001
 UNSEEN = 0.2
@@ -50,22 +51,38 @@ def one_pass(
     which the network's own answers define: no labels are read. `half`: run in bfloat16; sums are float32.
     """
     assert task.calibration is not None
-    data, device = task.calibration.first(images), device_of(network) or torch.device("cpu")
-    size = batch_within(network, task, device)
+    device = device_of(network) or torch.device("cpu")
     embeddings = {path: layer for path, layer in layers.items() if is_lookup(layer)}
     matrices = {path: layer for path, layer in layers.items() if path not in embeddings}
-    places = InputProducts(matrices, rows, task.generator(SEED))
-    with undisturbed(network), halved(device, half), places.listening():
-        for inputs, _ in data.batches(size):
-            call_with(network, to_device(inputs, device))
+    # Gradients take most memory: they come first, while there is nothing else to keep.
     with undisturbed(network), halved(device, half):
-        squares = output_squares(network, layers, task, data.first(slopes), size)
-    inputs, outputs = places.found(), {path: squares[path] for path in matrices if path in squares}
-    for path in (path for path in embeddings if path in squares):
-        rows_read, columns = squares[path].sum(1), squares[path].sum(0)
-        inputs[path] = torch.diag(columns / columns.mean().clamp(min=1e-30))[None]
-        outputs[path] = (rows_read + UNSEEN * rows_read.mean()) / squares[path].shape[1]
+        weighed = task.calibration.first(images).first(slopes)
+        squares = output_squares(network, layers, task, weighed, batch_within(network, task, device))
+    outputs, read = dict[str, Tensor](), dict[str, Tensor]()
+    for path, found in squares.items():
+        outputs[path] = found
+        if path in embeddings:
+            rows_read, columns = found.sum(1), found.sum(0)
+            read[path] = torch.diag(columns / columns.mean().clamp(min=1e-30))[None]
+            outputs[path] = (rows_read + UNSEEN * rows_read.mean()) / found.shape[1]
+    squares.clear()
+    give_back_freed()
+    inputs = input_products(network, matrices, task, images, rows, half) | read
+    give_back_freed()
     return Statistics(inputs, outputs)
+
+
+def input_products(
+    network: nn.Module, layers: Mapping[str, nn.Module], task: Task, images: int, rows: int, half: bool
+) -> dict[str, Tensor]:
+    """Return the mean products of what linear layers and convolutions multiply, as `Statistics.inputs`, of those that ran."""
+    assert task.calibration is not None
+    device, places = device_of(network) or torch.device("cpu"), InputProducts(layers, rows, task.generator(SEED))
+    size = batch_within(network, task, device)
+    with undisturbed(network), halved(device, half), places.listening():
+        for inputs, _ in task.calibration.first(images).batches(size):
+            call_with(network, to_device(inputs, device))
+    return places.found()
 
 
 def batch_within(network: nn.Module, task: Task, device: torch.device) -> int:

@@ -47,9 +47,12 @@ def attention_cost(operator: Operator) -> int:
     return prod(query) * key[-2] + prod(query[:-1]) * value[-2] * value[-1]
 
 
-OPERATORS = known("scaled_dot_product_attention", axes=attention, cost=attention_cost) | known(
+VALUES = (2,)
+"""Only the values pass factors on their channels: those of queries and keys are under the softmax."""
+OPERATORS = known("scaled_dot_product_attention", axes=attention, cost=attention_cost, homogeneous=VALUES) | known(
     "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu "
     "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
     "_scaled_dot_product_fused_attention_overrideable",
     cost=attention_cost,
+    homogeneous=VALUES,
 )

@@ -80,9 +80,9 @@ def learned(given: Arguments, named: Mapping[str, Any]) -> float:
 OPERATORS = (
     known("add", role=JOIN, pair=True, axes=summed, cost=free)
     | known("sub", axes=summed, cost=free)
-    | known("mul", role=JOIN, pair=True, axes=entry_wise, cost=free)
+    | known("mul", role=JOIN, pair=True, axes=entry_wise, cost=free, homogeneous=(0, 1))
     | known("neg abs tanh gelu silu elu relu6", axes=entry_wise, cost=free)
-    | known("relu", role=CLIP, axes=entry_wise, cost=free, homogeneous=True, below=rectified)
+    | known("relu", role=CLIP, axes=entry_wise, cost=free, homogeneous=(0,), below=rectified)
     | known("clamp clamp_min hardtanh", role=CLIP, axes=clipped, cost=free, below=clamped)
     | known("leaky_relu", axes=entry_wise, cost=free, below=leaky)
     | known("prelu", axes=prelu, below=learned)

@@ -23,12 +23,12 @@ class Facts:
     `role`: what it does to the values of an activation (layers/roles.py). `pair`: it joins two activations, and with one
     it is arithmetic on that one. `concatenates`: it joins values without changing them. `cost`: its multiply-adds; None
     where they are unknown. `axes`: how the channels of its inputs reach its output; None where nothing is known.
-    `constants`: the numbers among its arguments that follow from channel counts. `homogeneous`: positive factors on
-    channels pass unchanged. `lifts_zero`: an entry may differ from zero where all are zero that it is computed from, on
-    any axis; `axes` marks those of single axes. `layer`: builds the torch layer that computes it, from the step, the
-    shapes of its tensors and the module that ran it. `below`: the factor on values below zero, from its arguments: 0 for
-    a ReLU, 1 where values pass. `floor`: inputs below it give what it gives. `fills`: whether it adds other
-    values than zeros to those that it moves.
+    `constants`: the numbers among its arguments that follow from channel counts. `homogeneous`: the places of the tensors
+    among its arguments of which it passes positive factors on channels unchanged, those of one alone. `lifts_zero`: an
+    entry may differ from zero where all are zero that it is computed from, on any axis; `axes` marks those of single
+    axes. `layer`: builds the torch layer that computes it, from the step, the shapes of its tensors and the module that
+    ran it. `below`: the factor on values below zero, from its arguments: 0 for a ReLU, 1 where values pass. `floor`:
+    inputs below it give what it gives. `fills`: whether it adds other values than zeros to those that it moves.
     """
 
     role: str = FLOAT
@@ -37,7 +37,7 @@ class Facts:
     cost: Callable[[Operator], int] | None = None
     axes: Callable[[Step], Value] | None = None
     constants: Callable[[Step], list[Constant]] | None = None
-    homogeneous: bool = False
+    homogeneous: tuple[int, ...] = ()
     lifts_zero: bool = False
     layer: Callable[..., Any] | None = None
     below: Callable[[Arguments, Mapping[str, Any]], float] = lambda given, named: 1.0

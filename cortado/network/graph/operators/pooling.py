@@ -20,12 +20,12 @@ def space(step: Step) -> Value:
 
 
 OPERATORS = (
-    known("max_pool2d", role=MOVE, axes=space, homogeneous=True)
-    | known("max_pool2d_with_indices", role=MOVE, axes=space, cost=free, homogeneous=True)
+    known("max_pool2d", role=MOVE, axes=space, homogeneous=(0,))
+    | known("max_pool2d_with_indices", role=MOVE, axes=space, cost=free, homogeneous=(0,))
     | known("max_pool3d adaptive_max_pool1d max_pool1d_with_indices", axes=space)
     | known("max_pool1d max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d", axes=space, cost=free)
-    | known("avg_pool1d avg_pool2d", role=JOIN, axes=space, cost=free, homogeneous=True)
-    | known("_adaptive_avg_pool2d", role=JOIN, cost=free, homogeneous=True)
+    | known("avg_pool1d avg_pool2d", role=JOIN, axes=space, cost=free, homogeneous=(0,))
+    | known("_adaptive_avg_pool2d", role=JOIN, cost=free, homogeneous=(0,))
     | known("avg_pool3d adaptive_avg_pool1d", axes=space, cost=free)
     | known("adaptive_avg_pool2d adaptive_avg_pool3d", axes=space)
     | known("upsample_nearest2d", role=MOVE, axes=space, cost=free)

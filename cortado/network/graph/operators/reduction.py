@@ -39,7 +39,7 @@ def along_one(step: Step) -> Value:
 
 
 OPERATORS = (
-    known("mean", role=JOIN, axes=reduction, cost=free, homogeneous=True)
+    known("mean", role=JOIN, axes=reduction, cost=free, homogeneous=(0,))
     | known("sum var std var_mean std_mean max min any all argmax argmin median", axes=reduction, cost=free)
     | known("amax amin norm linalg_vector_norm prod", axes=reduction)
     | known("logsumexp", axes=reduction, lifts_zero=True)

@@ -106,6 +106,7 @@ def compress_command(
         task = replace(made.make_task(), device=device)
         options = options.for_task(task)
         original = made.trusted(task, Path(out), progress)
+        options = options.for_network(original, task)
         if chosen is not None:
             done = compress_within(original, task, chosen, options)
         else:

@@ -102,6 +102,7 @@ def search_command(
         # One process trains the original network; the others read its result.
         with alone(folder):
             original = made.trusted(task, folder, progress)
+        options = options.for_network(original, task)
         found = search_within(original, task, chosen, options, trials, time_limit, minimise, sampler)
         with alone(folder):
             write_bundle(

@@ -80,7 +80,8 @@ def compress(
         limits, folder=folder, resume=resume, progress=progress, forms=forms, runtimes=runtimes, batches=batches,
         threads=threads,
     )  # fmt: skip
-    made = compress_within(network, task, recipe, options)
+    accept(network, "compress")
+    made = compress_within(network, task, recipe, options.for_network(network, task))
     return made.network, made.report
 
 
@@ -102,7 +103,7 @@ def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOpt
     run = Run(
         working_copy(network, alias=True).eval(), task, read_recipe(recipe).for_blocks(options.channel_block), options
     )
-    run.warnings += [*brought, *check_disjoint(task)]
+    run.warnings += [*brought, *options.refusals, *check_disjoint(task)]
     check_calibration(task)
     try:
         return run.all_stages()

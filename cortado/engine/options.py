@@ -1,16 +1,23 @@
 """Options of a run: limits, runtimes, folder, parsed once and passed on as one value."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from torch import nn
+
+from cortado.errors import BadNetwork
 from cortado.file.whole import check_writable
 from cortado.parts.part import Part
 from cortado.progress import Progress, quiet
+from cortado.runtimes.export import refusal
 from cortado.runtimes.speed import Speed, speed_wanted
 from cortado.task.limits import Limit, limit_of_kind, limits_of_metric, read_limits
 from cortado.task.shifts import check_shifts
 from cortado.task.task import Task
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class RunOptions:
 
     `channel_block` is the largest block of channels of the runtimes to measure in, None without them. Finished stages are
     stored in `folder`, and `resume` continues after the last one. `forms` are the user's own form
-    classes, needed to resume.
+    classes, needed to resume. `refusals`: a sentence for each runtime that was left out because it lacks something.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -29,6 +36,7 @@ class RunOptions:
     progress: Progress = field(default_factory=quiet)
     forms: tuple[type[Part], ...] = ()
     channel_block: int | None = None
+    refusals: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -56,6 +64,23 @@ class RunOptions:
         """
         check_shifts(self.limits, task)
         return replace(self, limits=limits_of_metric(self.limits, task.metric))
+
+    def for_network(self, network: nn.Module, task: Task) -> "RunOptions":
+        """Return the options without runtimes that cannot run the original: better said before the work than after it.
+
+        A runtime that a limit names stays, and so does the only one: without it nothing would be measured as asked. Raises
+        BadNetwork for those.
+        """
+        named = {limit.runtime for limit in self.limits}
+        refusals = {one.name(): refusal(network, task, one) for one in self.speed.runtimes}
+        left = tuple(one for one in self.speed.runtimes if not refusals[one.name()])
+        for name, sentence in refusals.items():
+            if sentence and (name in named or not left):
+                raise BadNetwork(f"{sentence} Nothing was done yet.")
+        said = tuple(f"{one} Nothing is measured there." for one in refusals.values() if one)
+        for sentence in said:
+            LOG.warning(sentence)
+        return replace(self, speed=replace(self.speed, runtimes=left), refusals=(*self.refusals, *said))
 
     @property
     def exports(self) -> Path | None:

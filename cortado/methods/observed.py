@@ -13,6 +13,7 @@ from cortado.methods.needs import Need, matrices
 from cortado.network.statistics.one_pass import Statistics, one_pass
 from cortado.network.view import View
 from cortado.network.weight import Weight
+from cortado.running.memory import give_back_freed
 from cortado.task.task import Task
 
 SPAN = 1000.0
@@ -115,10 +116,14 @@ class SharedFactors:
 
 def upper_factor(gram: Tensor, damp: float) -> Tensor:
     """Return the upper Cholesky factor of the inverse of damped second moments (groups, inputs, inputs), float32."""
-    gram = gram.double()
-    pull = damp * gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
-    gram = gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram)), upper=True).float()
+    gram = gram.to(torch.double, copy=True)
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    diagonal += damp * diagonal.mean(-1, keepdim=True).clamp(min=1e-12)
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram)), upper=True).float()
+    # What comes next would not fit into the gaps that these large tensors leave, one for each matrix of a network.
+    del gram, diagonal
+    give_back_freed()
+    return upper
 
 
 def observed(method: Any, view: View, task: Task) -> Statistics:

@@ -1,6 +1,7 @@
 """Export: write a network as a folder of files for one runtime, checked against PyTorch."""
 
 import logging
+import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -114,6 +115,18 @@ def export_into(
     taken = time_text(1000 * (time.perf_counter() - start))
     LOG.info("export of %s for %s: %s, %s", type(network).__name__, row.runtime, size_text(size_bytes), taken)
     return file, row
+
+
+def refusal(network: nn.Module, task: Task, runtime: Runtime) -> str:
+    """Return a sentence on why a network cannot run in a runtime, "" if it can: what it lacks shows in seconds."""
+    try:
+        runtime.require_floats(network, task.example)
+        low = lowered(finalized_copy(network), task.example)
+        with tempfile.TemporaryDirectory() as folder:
+            own_session(runtime, runtime.lower(low, task.example, Path(folder)), network, task.example)
+    except BadNetwork as error:
+        return str(error)
+    return ""
 
 
 def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Session:

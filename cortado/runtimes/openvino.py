@@ -252,10 +252,9 @@ def openvino_port(port: Any) -> Port:
 def missing_in_openvino(network: nn.Module, error: Exception) -> str:
     """Return a sentence about the operator that OpenVINO lacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    describe = next(
-        (line for line in lines if "No conversion rule" in line or "aten" in line), lines[0] if lines else ""
-    )
+    missing = [line for line in lines if "No conversion rule" in line] or [line for line in lines if "aten" in line]
+    describe = next(iter(missing or lines), "").removeprefix("-- ")
     return (
-        f"openvino: {type(network).__name__} cannot be converted: {type(error).__name__}: {describe[:300]} "
+        f"openvino: {type(network).__name__} cannot be converted: {type(error).__name__}: {describe[:300]}. "
         "Replace that operator by others, or try another runtime."
     )

@@ -3,9 +3,12 @@
 import dataclasses
 
 import pytest
+import torch
+from torch import nn
 
+import cortado
 from cortado.engine.options import RunOptions
-from cortado.errors import BadValue
+from cortado.errors import BadNetwork, BadValue
 from cortado.task.task import Metric
 from tests.laws.tiny_nets import BY_NAME
 
@@ -50,3 +53,41 @@ def test_relative_limit_in_percent_is_points_of_a_share_and_a_share_of_anything_
     task, sign = dataclasses.replace(BY_NAME["mlp"].task(), metric=metric), 1 if metric.higher_is_better else -1
     (limit,) = RunOptions.read(["score >= -1 %"]).for_task(task).limits
     assert limit.kept(least + 1e-6, sign * 80.0) and not limit.kept(least - 1e-6, sign * 80.0)
+
+
+class Spectrum(nn.Module):
+    """Rows to the sizes of their frequencies: no operator for it in OpenVINO."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(9, 3)
+
+    def forward(self, rows):
+        return self.layer(torch.fft.rfft(rows).abs())
+
+
+def spectrum_task():
+    rows = torch.randn(80, 16, generator=torch.Generator().manual_seed(0))
+    labels = (rows[:, 0] > 0).long()
+    parts = (slice(0, 40), slice(40, 60), slice(60, 80))
+    return cortado.Task(*(cortado.Data(rows[one], labels[one]) for one in parts))
+
+
+def test_a_runtime_that_lacks_an_operator_is_left_out_with_a_warning():
+    pytest.importorskip("openvino")
+    limits, runtimes = ["score >= -5 %"], ("torch_eager", "openvino")
+    _, report = cortado.compress(
+        Spectrum().eval(), spectrum_task(), "quantize/weights", limits=limits, runtimes=runtimes
+    )
+    (said,) = (one for one in report.warnings if "openvino" in one)
+    assert "cannot be converted" in said and "fft" in said and said.endswith("Nothing is measured there.")
+    assert [row.runtime for row in report.exports] == ["torch_eager"]
+
+
+@pytest.mark.parametrize("given", [{"runtimes": ("openvino",)}, {"limits": ["latency <= 3 ms in openvino"]}])
+def test_a_runtime_that_is_needed_is_an_error_before_the_work(given):
+    pytest.importorskip("openvino")
+    options = RunOptions.read(given.get("limits", ()), runtimes=given.get("runtimes", ("torch_eager",)))
+    with pytest.raises(BadNetwork, match=r"cannot be converted.*Nothing was done yet\.$"):
+        options.for_network(Spectrum().eval(), spectrum_task())

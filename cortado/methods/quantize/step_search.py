@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from cortado.methods.observed import MakeProblem, Problem
 from cortado.methods.quantize.feedback import CodeLengths, rounded, row_steps, towards_zero
@@ -32,6 +33,8 @@ def some_rows(problem: Problem) -> tuple[Problem, float]:
     """Return the problem of some rows of a weight, and how many rows each of them stands for."""
     count = problem.weight.shape[1]
     some = problem.some_rows(max(1, count // PROBED))
+    # A copy, because a view would keep the whole weight.
+    some = replace(some, weight=some.weight.clone())
     return some, count / some.weight.shape[1]
 
 

@@ -82,7 +82,8 @@ def reach(
     options = RunOptions.read(
         limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads
     )
-    return reach_within(network, task, options, minimise, time_limit, members)
+    accept(network, "plan")
+    return reach_within(network, task, options.for_network(network, task), minimise, time_limit, members)
 
 
 def reach_within(

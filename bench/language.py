@@ -148,6 +148,7 @@ def written(which: str, original: nn.Module) -> dict[str, Any]:
     _, rounded = timed(lambda: rounding(FILES[which][0]).round(view, learned_from(), seen))
     log(which, *view.notes)
     seen.inputs.clear()
+    give_back_freed()
     _, learned = timed(lambda: taught(network, original))
     size, coded = timed(lambda: save(network, file_of(which), original, codec="quick"))
     minutes = {"statistics": before["minutes"], "rounding": rounded, "factors": learned, "file": coded}

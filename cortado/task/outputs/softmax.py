@@ -21,10 +21,11 @@ def kl_slope(rows: Tensor, temperature: float, generator: torch.Generator) -> Te
 
     The mean of v v^T is the Hessian of KL; each place counts as one of the sample's.
     """
-    xi = signs_like(rows, generator)
     p = (rows.detach() / temperature).softmax(-1)
-    root = p.sqrt()
-    return (rows * (root * xi - p * (root * xi).sum(-1, keepdim=True))).sum() / rows.shape[1] ** 0.5
+    signed = p.sqrt().mul_(signs_like(rows, generator))
+    # In place: with a large vocabulary each of these is most of the memory.
+    v = p.mul_(-signed.sum(-1, keepdim=True)).add_(signed)
+    return (rows * v).sum() / rows.shape[1] ** 0.5
 
 
 def same_largest(wanted: Tensor, found: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bench.strangers.package import file
 from cortado import Data, Metric, Numbers, Task
 
-COUNTS = (24, 24, 48)
+COUNTS = (128, 96, 192)
 
 
 class Forecaster(nn.Module):
@@ -51,7 +51,7 @@ def job():
         return (outputs[..., middle] - targets).abs().mean(1)
 
     parts = [series(part, int(settings["W"]), int(settings["horizon"])) for part in range(3)]
-    metric = Metric("mean error", "%", errors, higher_is_better=False)
+    metric = Metric("mean error", "", errors, higher_is_better=False)
     loss = lambda outputs, targets: errors(outputs, targets).mean()  # noqa: E731
     task = Task(*parts, loss=loss, metric=metric, outputs=Numbers(), batch=16, name="series")
     return Forecaster(*load_fracast(folder, "fp32")).eval(), task

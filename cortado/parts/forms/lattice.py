@@ -1,6 +1,7 @@
 """Lattice: the integers of a weight whose values lie on an even grid."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +31,35 @@ class Lattice:
 
     def dense(self) -> Tensor:
         """Return the weight."""
-        codes = self.codes.to(self.scale.dtype)
-        if self.zero is not None:
-            codes = codes - self.spread(self.zero).to(self.scale.dtype)
-        return codes * self.spread(self.scale)
+        zero = None if self.zero is None else self.spread(self.zero)
+        found: Tensor = Scaled.apply(self.codes, zero, self.spread(self.scale))  # type: ignore[no-untyped-call]
+        return found
+
+
+class Scaled(torch.autograd.Function):
+    """(codes - zero) x scale, whose gradient keeps the codes as integers: as floats they take four times the memory."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(codes: Tensor, zero: Tensor | None, scale: Tensor) -> Tensor:  # type: ignore[override]
+        return steps_of(codes, zero, scale.dtype) * scale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, Tensor], output: Tensor) -> None:
+        codes, zero, scale = inputs
+        ctx.save_for_backward(codes, zero)
+        ctx.shape = scale.shape
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:  # type: ignore[override]
+        codes, zero = ctx.saved_tensors
+        return None, None, (gradient * steps_of(codes, zero, gradient.dtype)).sum_to_size(ctx.shape)
+
+
+def steps_of(codes: Tensor, zero: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return the codes counted from the zero point, as floats."""
+    return codes.to(dtype) if zero is None else codes.to(dtype) - zero.to(dtype)
 
 
 def spread(values: Tensor, shape: torch.Size, layout: str, group: int) -> Tensor:

@@ -119,3 +119,25 @@ def test_an_outlier_does_not_take_the_levels_of_all_others():
     steps = torch.linspace(0.3, 12, 400)
     best = min(float(((values / step).round().clamp(-1, 1) * step - values).square().mean()) for step in steps)
     assert error < 1.2 * best
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("layout", "group"), [("tensor", 0), ("channel", 0), ("group", 4)])
+def test_the_gradient_of_scales_keeps_codes_as_integers(layout, group, symmetric):
+    torch.manual_seed(0)
+    form = Quantized.of(torch.randn(6, 10), 4, layout, group, symmetric)
+    slopes, kept = torch.randn(6, 10), []
+
+    def note(tensor):
+        kept.append(tensor.dtype)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        dense = form.dense()
+    (dense * slopes).sum().backward()
+    lattice = form.lattice()
+    zero = 0 if lattice.zero is None else lattice.spread(lattice.zero)
+    plain = torch.nn.Parameter(form.scale.detach().clone())
+    ((lattice.codes.float() - zero) * lattice.spread(plain) * slopes).sum().backward()
+    assert torch.allclose(form.scale.grad, plain.grad, atol=1e-5)
+    assert kept and not any(dtype.is_floating_point for dtype in kept)

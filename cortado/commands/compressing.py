@@ -93,15 +93,9 @@ def compress_command(
     chosen = how(made.recipe, recipe, wanted, planned=time_limit is not None or minimise != "size")
     progress = progress_here()
     options = RunOptions.read(
-        wanted,
-        folder=out,
-        resume=resume,
-        progress=progress,
-        forms=made.forms,
-        runtimes=runtimes,
-        batches=batches,
+        wanted, folder=out, resume=resume, progress=progress, forms=made.forms, runtimes=runtimes, batches=batches,
         threads=threads,
-    )
+    )  # fmt: skip
     try:
         task = replace(made.make_task(), device=device)
         options = options.for_task(task)

@@ -80,7 +80,6 @@ def compress(
         limits, folder=folder, resume=resume, progress=progress, forms=forms, runtimes=runtimes, batches=batches,
         threads=threads,
     )  # fmt: skip
-    accept(network, "compress")
     made = compress_within(network, task, recipe, options.for_network(network, task))
     return made.network, made.report
 

@@ -11,7 +11,8 @@ from cortado.errors import BadNetwork
 from cortado.file.whole import check_writable
 from cortado.parts.part import Part
 from cortado.progress import Progress, quiet
-from cortado.runtimes.export import refusal
+from cortado.running.brought import accept
+from cortado.runtimes.export import refusal_of
 from cortado.runtimes.speed import Speed, speed_wanted
 from cortado.task.limits import Limit, limit_of_kind, limits_of_metric, read_limits
 from cortado.task.shifts import check_shifts
@@ -66,21 +67,24 @@ class RunOptions:
         return replace(self, limits=limits_of_metric(self.limits, task.metric))
 
     def for_network(self, network: nn.Module, task: Task) -> "RunOptions":
-        """Return the options without runtimes that cannot run the original: better said before the work than after it.
+        """Return the options without runtimes that cannot run the original: which is better told before the work than after it.
 
         A runtime that a limit names stays, and so does the only one: without it nothing would be measured as asked. Raises
         BadNetwork for those.
         """
+        if not self.speed.runtimes:
+            return self
+        accept(network, "compress")
         named = {limit.runtime for limit in self.limits}
-        refusals = {one.name(): refusal(network, task, one) for one in self.speed.runtimes}
+        refusals = {one.name(): refusal_of(network, task, one) for one in self.speed.runtimes}
         left = tuple(one for one in self.speed.runtimes if not refusals[one.name()])
         for name, sentence in refusals.items():
             if sentence and (name in named or not left):
                 raise BadNetwork(f"{sentence} Nothing was done yet.")
-        said = tuple(f"{one} Nothing is measured there." for one in refusals.values() if one)
-        for sentence in said:
+        sentences = tuple(f"{one} Nothing is measured there." for one in refusals.values() if one)
+        for sentence in sentences:
             LOG.warning(sentence)
-        return replace(self, speed=replace(self.speed, runtimes=left), refusals=(*self.refusals, *said))
+        return replace(self, speed=replace(self.speed, runtimes=left), refusals=(*self.refusals, *sentences))
 
     @property
     def exports(self) -> Path | None:

@@ -1,5 +1,7 @@
 """Record bytes: the estimated size of a form in the file."""
 
+import math
+
 import torch
 
 from cortado.file.artifact import encode_value, record_body
@@ -17,7 +19,11 @@ def record_bytes(form: Form) -> int:
     """
     attached = list(form.state_dict().values())
     numbers = sum(value.numel() for value in attached)
-    rows, few = form.shape[0], form.shape[0] * SAMPLED // max(1, form.shape.numel())
+    rows, entries = form.shape[0], max(1, form.shape.numel())
+    few = rows * SAMPLED // entries
+    if form.factors() is not None:
+        # Narrowed rows keep the other factor whole, and no file takes factors that are many times as large as their weight.
+        few = max(few, min(rows, math.ceil(rows * numbers / (2 * entries))))
     if not LARGE < numbers <= MIX_LIMIT or few < FEWEST_ROWS:
         return body_bytes(form, QUICK)
     some = form.narrow(0, torch.arange(few, device=attached[0].device) * rows // few)

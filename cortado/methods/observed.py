@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cortado.file.artifact import encode
 from cortado.layers.kinds import is_known_matrix, is_lookup
 from cortado.methods.needs import Need, matrices
 from cortado.network.statistics.one_pass import Statistics, one_pass
@@ -134,7 +136,14 @@ def observed(method: Any, view: View, task: Task) -> Statistics:
     chosen = MATRICES.require(method, view, task)
     layers = {path: layer for one in chosen for path, layer in one.layers.items()}
     half = method.precision == "bfloat16"
-    return one_pass(view.network, layers, task, method.images, method.rows, method.slopes, half)
+
+    def key() -> str:
+        known = (sorted(layers), method.images, method.rows, method.slopes, half)
+        return blake2b(encode(view.network, view.network, "bits") + repr(known).encode(), digest_size=16).hexdigest()
+
+    return task.recall(
+        key, lambda: one_pass(view.network, layers, task, method.images, method.rows, method.slopes, half)
+    )
 
 
 def problems_of(method: Any, view: View, task: Task, seen: Statistics) -> list[tuple[Matrix, MakeProblem]]:

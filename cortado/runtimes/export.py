@@ -117,7 +117,7 @@ def export_into(
     return file, row
 
 
-def refusal(network: nn.Module, task: Task, runtime: Runtime) -> str:
+def refusal_of(network: nn.Module, task: Task, runtime: Runtime) -> str:
     """Return a sentence on why a network cannot run in a runtime, "" if it can: what it lacks shows in seconds."""
     try:
         runtime.require_floats(network, task.example)

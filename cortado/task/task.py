@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from cortado.task.outputs.classes import Classes
 from cortado.task.outputs.numbers import Numbers
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.outputs.several import several
+
+Found = TypeVar("Found")
 
 BATCH = 128
 NAMED: dict[str, Outputs] = {"Classes()": Classes(), "Numbers()": Numbers()}
@@ -115,6 +117,10 @@ class Task:
     def for_trial(self) -> "Task":
         """Return the task with validation data in place of test data, which stay untouched; use it to compare networks."""
         return replace(self, test=self.validation, trial=True)
+
+    def recall(self, key: Callable[[], str], make: Callable[[], Found]) -> Found:
+        """Return what `make` gives. The task of a search keeps it under `key()`, for the next trial that needs the same."""
+        return make()
 
     def generator(self, offset: int = 0) -> torch.Generator:
         """Return a new random generator that depends only on the task's seed."""

@@ -32,18 +32,18 @@ class Lattice:
     def dense(self) -> Tensor:
         """Return the weight."""
         zero = None if self.zero is None else self.spread(self.zero)
-        found: Tensor = Scaled.apply(self.codes, zero, self.spread(self.scale))  # type: ignore[no-untyped-call]
+        found: Tensor = ScaledCodes.apply(self.codes, zero, self.spread(self.scale))  # type: ignore[no-untyped-call]
         return found
 
 
-class Scaled(torch.autograd.Function):
+class ScaledCodes(torch.autograd.Function):
     """(codes - zero) x scale, whose gradient keeps the codes as integers: as floats they take four times the memory."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(codes: Tensor, zero: Tensor | None, scale: Tensor) -> Tensor:  # type: ignore[override]
-        return steps_of(codes, zero, scale.dtype) * scale
+        return counted_from_zero(codes, zero, scale.dtype) * scale
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, Tensor], output: Tensor) -> None:
@@ -54,10 +54,10 @@ class Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:  # type: ignore[override]
         codes, zero = ctx.saved_tensors
-        return None, None, (gradient * steps_of(codes, zero, gradient.dtype)).sum_to_size(ctx.shape)
+        return None, None, (gradient * counted_from_zero(codes, zero, gradient.dtype)).sum_to_size(ctx.shape)
 
 
-def steps_of(codes: Tensor, zero: Tensor | None, dtype: torch.dtype) -> Tensor:
+def counted_from_zero(codes: Tensor, zero: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Return the codes counted from the zero point, as floats."""
     return codes.to(dtype) if zero is None else codes.to(dtype) - zero.to(dtype)
 

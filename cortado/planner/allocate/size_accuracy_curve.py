@@ -21,8 +21,9 @@ from cortado.network.weight import Weight
 from cortado.planner.allocate.measured_plans import Measured, measured_plans, shifted_scores
 from cortado.planner.allocate.plan import Plan, plan_for
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
-from cortado.planner.sensitivity.candidates import Choices, RememberingTask, choice_key, choices_for
+from cortado.planner.sensitivity.candidates import Choices, choice_key, choices_for
 from cortado.planner.sensitivity.deadline import Deadline, seconds_of
+from cortado.planner.sensitivity.remembering import RememberingTask
 from cortado.progress import Progress, quiet
 from cortado.running.brought import accept
 from cortado.running.trees import to_device

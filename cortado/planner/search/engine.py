@@ -23,7 +23,7 @@ from cortado.planner.search.cascades import has_paths
 from cortado.planner.search.front import tried
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.trials import ALIKE, MINIMISE, NOTE, SearchGoal, Trial, note, noted, reward_of
-from cortado.planner.sensitivity.candidates import RememberingTask
+from cortado.planner.sensitivity.remembering import RememberingTask
 from cortado.progress import Progress
 from cortado.report.report import Report
 from cortado.running.devices import on_cpu

@@ -82,7 +82,6 @@ def reach(
     options = RunOptions.read(
         limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads
     )
-    accept(network, "plan")
     return reach_within(network, task, options.for_network(network, task), minimise, time_limit, members)
 
 

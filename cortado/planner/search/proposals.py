@@ -11,13 +11,21 @@ from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
 from cortado.planner.search.for_bytes import FOR_BYTES, ROUNDED, first_strength, for_bytes, rounded_to
 from cortado.planner.search.proposal import INTEGERS, Proposal, stages_of
 from cortado.planner.search.shapes import Shape, integers
-from cortado.planner.search.strengths import SHRINK, STRONGER, STRONGEST, stalled, strength_of, stronger
+from cortado.planner.search.strengths import (
+    CLOSE,
+    SHRINK,
+    STRONGER,
+    harmed,
+    next_strength,
+    step_up,
+    strength_of,
+)
 from cortado.planner.search.trials import SearchGoal, Trial, epochs_of
 from cortado.report.candidate import pareto_front
 from cortado.training.training import Training
 
-CLOSE, CLOSER = 1.06, 1.03
-"""Sizes closer than this factor count as equal; the second one where a trial only rounds and learns scales."""
+CLOSER = 1.03
+"""Sizes closer than this factor count as equal, in place of CLOSE, where a trial only rounds and learns scales."""
 NEARLY = 0.97
 """Largest share of a latency limit that a shape may take: the next measurement differs a little."""
 MILD = 0.5
@@ -152,7 +160,9 @@ class Proposals:
             return first
         if not any("allocate" in stage for one in trials for stage in one.recipe["stages"]):
             return self.proposal(base, self.first_size(self.curve), 0.0)
-        untrained = epochs(base) <= 0 or self.harmed(base, trials)
+        untrained = epochs(base) <= 0 or harmed(
+            [one for one in trials if one.shape == base.text() and one.done], self.wanted.sign
+        )
         ways: dict[str, Callable[[], Proposal | None]] = {
             base.text(): lambda: self.recovered(base, trials, 0.0 if untrained else epochs(base)),
             ROUNDED: lambda: self.rounded(base, trials, epochs(base)),
@@ -170,12 +180,6 @@ class Proposals:
         kept = [one for one in tried if one.shape in names and self.wanted.keeps("score", one)]
         leading = [min(kept, key=lambda one: one.size_bytes).shape] if kept else []
         return list(dict.fromkeys([*new, *leading, *names]))
-
-    def harmed(self, shape: Shape, trials: Sequence[Trial]) -> bool:
-        """Return whether training lowered the score at no fewer bytes, as too few samples do."""
-        own, sign = [one for one in trials if one.shape == shape.text() and one.done], self.wanted.sign
-        pairs = [(one, other) for one in own for other in own if one.trained and not other.trained]
-        return any(sign * a.score < sign * b.score and b.size_bytes <= a.size_bytes for a, b in pairs)
 
     def recovered(self, shape: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
         """Return the next finetuned mix."""
@@ -197,30 +201,17 @@ class Proposals:
         return self.rounds and not (shape.cut or shape.integers)
 
     def trained_for_bytes(self, base: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
-        """Return prune/rate_distortion at the next strength: rising until the score is lost, then bisecting.
-
-        None once the bisected sizes are close or more strength saves nothing, or if the network must run in integers.
-        """
+        """Return prune/rate_distortion at the next strength; None at its end, or if the network must run in integers."""
         own = [one for one in trials if one.shape == FOR_BYTES and one.done]
         if base.cut or base.integers or any(one.shape == FOR_BYTES and one.failed for one in trials):
             return None
         kept, lost = ([one for one in own if self.wanted.keeps("score", one) is good] for good in (True, False))
-        strongest = max(map(strength_of, kept), default=0.0)
-        weakest = min((value for value in map(strength_of, lost) if value > strongest), default=0.0)
-        if strongest and weakest:
-            sizes = [one.size_bytes for one in own if strength_of(one) in (strongest, weakest)]
-            if max(sizes) / min(sizes) < CLOSE:
-                return None
-            strength = (strongest * weakest) ** 0.5
-        elif strongest >= STRONGEST or stalled(kept):
-            return None
-        elif own:
-            strength = strongest * stronger(kept) if strongest else weakest / STRONGER
+        good = [one.size_bytes for one in trials if self.wanted.keeps("score", one)]
+        if own:
+            strength = next_strength(kept, lost, min(good, default=math.inf))
         else:
-            good = [one.size_bytes for one in trials if self.wanted.keeps("score", one)]
-            target = self.at_most(SHRINK * min(good, default=trials[0].size_bytes))
-            strength = first_strength(target)
-        return for_bytes(strength, epochs, self.tail)
+            strength = first_strength(self.at_most(SHRINK * min(good, default=trials[0].size_bytes)))
+        return None if strength is None else for_bytes(strength, epochs, self.tail)
 
     def smaller_size(
         self, shape: str, trials: Sequence[Trial], found: SizeAccuracyCurve, training: bool
@@ -229,11 +220,14 @@ class Proposals:
         own = [one for one in trials if one.shape == shape and one.done]
         close = CLOSER if shape == ROUNDED else CLOSE
         good = [one.size_bytes for one in own if self.wanted.keeps("score", one)]
-        reported = [one for one in own if one.trained is training]
+        # What was lost with learned scales is lost without them, unless learning harms.
+        both = shape == ROUNDED and not training and not harmed(own, self.wanted.sign)
+        reported = [one for one in own if both or one.trained is training]
         bad = [one.size_bytes for one in reported if not self.wanted.keeps("score", one)]
         lowest = max(bad, default=0)
         if not good:
-            size = float(self.first_size(found)) if not bad else max(bad) / SHRINK
+            lost = [one for one in reported if not self.wanted.keeps("score", one)]
+            size = max(bad) * step_up(lost, [one for one in trials if one.keeps_all]) if bad else self.first_size(found)
         else:
             steps = min(3, sum(one.trained and self.wanted.keeps("score", one) for one in own) or 1)
             size = min(good) * SHRINK**steps if not lowest else (min(good) * lowest) ** 0.5

@@ -72,7 +72,6 @@ def search(
         limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads,
         command="search",
     )  # fmt: skip
-    accept(network, "search")
     options = options.for_network(network, task)
     return search_within(network, task, recipe, options, trials, time_limit, minimise, sampler)
 
@@ -82,6 +81,7 @@ def search_within(
     minimise: str, sampler: str = "tpe",
 ) -> SearchResult:  # fmt: skip
     """Do what `search` does, with options that were read before."""
+    accept(network, "search")
     seconds, ranged = seconds_of(time_limit, "search"), read_ranged(recipe)
     if trials is not None and trials < 1:
         raise BadValue(f"search: trials must be 1 or more, got {trials}.")

@@ -4,7 +4,7 @@ Uncertain predictions are measured if they are on the lower hull of predicted KL
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from cortado.engine.fingerprints import identity, sum_of_data
@@ -27,6 +27,7 @@ from cortado.planner.sensitivity.checks import (
     samples_for,
 )
 from cortado.planner.sensitivity.deadline import Deadline
+from cortado.planner.sensitivity.remembering import RememberingTask
 from cortado.planner.sensitivity.sensitivity import Sensitivity, sensitivities
 from cortado.report.candidate import pareto_front
 from cortado.task.task import Task
@@ -63,31 +64,10 @@ class Choices:
     candidates: tuple[Candidate, ...]
 
 
-MOST_KEPT = 4
-"""Networks whose choices a search caches."""
 CARRIED_OUT, MEASURED = 0.6, 0.75
 """Shares of the time limit after which no further recipe is applied, and no further change is measured."""
 CHECK_SHARE = 0.02
 """Share of the time limit for one measurement, which sets its samples where the network is slow."""
-
-
-@dataclass(frozen=True)
-class RememberingTask(Task):
-    """The task of one search with a cache of choices for the last few networks: each trial that starts from the original
-    network needs the same ones."""
-
-    choices: dict[str, tuple[Choices, ...]] = field(default_factory=dict, compare=False, repr=False)
-
-    @classmethod
-    def of(cls, task: Task) -> "RememberingTask":
-        """Return the task with an empty cache."""
-        return cls(**{one.name: getattr(task, one.name) for one in fields(Task)})
-
-    def keep(self, key: str, found: tuple[Choices, ...]) -> None:
-        """Store choices and drop the oldest."""
-        self.choices[key] = found
-        while len(self.choices) > MOST_KEPT:
-            del self.choices[next(iter(self.choices))]
 
 
 def choice_key(view: View, weights: list[Weight], task: Task, candidate_recipes: Sequence[str]) -> str:
@@ -113,8 +93,9 @@ def choices_for(
 ) -> tuple[Choices, ...]:
     """Return the choices for some weights of a view's network, from the task's cache if it has one."""
     key = choice_key(view, weights, task, candidate_recipes) if isinstance(task, RememberingTask) else ""
-    if isinstance(task, RememberingTask) and key in task.choices:
-        return task.choices[key]
+    if isinstance(task, RememberingTask) and key in task.kept:
+        kept: tuple[Choices, ...] = task.kept[key]
+        return kept
     found = candidates_of(
         view, task, sensitivities(view, weights, task, deadline=deadline), candidate_recipes, deadline
     )

@@ -15,14 +15,17 @@ from cortado.file.accounting import layer_rows
 from cortado.file.record_bytes import LARGE, body_bytes, record_bytes
 from cortado.network.view import View
 from cortado.network.weight import parameter_places
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.low_rank import LowRank
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.measured_plans import Measured, mean_divergences
 from cortado.planner.allocate.plan import Plan
 from cortado.planner.allocate.size_accuracy_curve import SPREAD, SizeAccuracyCurve, size_accuracy_curve
-from cortado.planner.sensitivity import candidates
+from cortado.planner.sensitivity import candidates, remembering
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES, carried_out
-from cortado.planner.sensitivity.candidates import Candidate, Choices, RememberingTask
+from cortado.planner.sensitivity.candidates import Candidate, Choices
 from cortado.planner.sensitivity.deadline import Deadline
+from cortado.planner.sensitivity.remembering import RememberingTask
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.limits import read_limits
 from cortado.task.outputs.classes import Classes
@@ -130,7 +133,7 @@ def test_choices_are_priced_once_for_a_network_and_again_for_another(monkeypatch
     assert len(asked) == 3
     for seed in range(5):
         choices(original, dataclasses.replace(task, seed=seed + 7))
-    assert len(task.choices) == candidates.MOST_KEPT
+    assert len(task.kept) == remembering.MOST_KEPT
     # What was kept belongs to that task, and to what was made of it, alone.
     before = len(asked)
     choices(original, dataclasses.replace(task, seed=11))
@@ -149,9 +152,9 @@ def test_what_a_clock_has_cut_short_is_not_kept_for_trials():
     weights = [one for one in view.all_weights if len(one.shape) > 1]
     ways = CANDIDATE_RECIPES[:3]
     short = candidates.choices_for(view, weights, task, ways, Deadline(1e-6))
-    assert not task.choices
+    assert not task.kept
     whole = candidates.choices_for(view, weights, task, ways)
-    assert list(task.choices.values()) == [whole] and short != whole
+    assert list(task.kept.values()) == [whole] and short != whole
     assert candidates.choices_for(view, weights, task, ways, Deadline(600.0)) is whole
 
 
@@ -234,3 +237,8 @@ def test_bytes_of_a_large_record_are_told_from_some_of_its_rows(way):
     (weight,) = [one for one in changed_by(network, network, task, way) if one.name == "weight"]
     assert sum(value.numel() for value in weight.form.state_dict().values()) > LARGE
     assert record_bytes(weight.form) == pytest.approx(body_bytes(weight.form, "quick"), rel=0.01)
+
+
+def test_bytes_of_wide_factors_are_told_though_few_rows_of_them_would_be_refused():
+    form = LowRank(Dense(torch.randn(200, 2304)), Dense(torch.randn(256, 200)))
+    assert record_bytes(form) == pytest.approx(body_bytes(form, "quick"), rel=0.01)

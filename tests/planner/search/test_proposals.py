@@ -8,6 +8,7 @@ from cortado.engine.recipe import read_recipe
 from cortado.planner.search.proposal import safe
 from cortado.planner.search.proposals import Proposals, front_of
 from cortado.planner.search.shapes import Shape
+from cortado.planner.search.strengths import SHRINK, STRONGER, next_strength, step_up
 from cortado.planner.search.trials import SearchGoal, Trial
 from cortado.task.limits import read_limits
 
@@ -314,3 +315,40 @@ def test_first_mix_that_failed_does_not_end_the_search():
     first = ideas.next([], two_epochs)
     failed = Trial(first.recipe, first.shape, failed="it diverged")
     assert ideas.next([failed], two_epochs).recipe != first.recipe
+
+
+def trial_of(size, over, strength=None, trained=True):
+    stages = [{"finetune": {"epochs": 1.0}}] if trained else []
+    stages += [] if strength is None else [{"prune/rate_distortion": {"strength": strength}}]
+    return Trial({"stages": stages}, "", size, 0.0, None, {"score >= -1 %": over}, 1.0)
+
+
+def test_a_file_that_lost_far_too_much_is_followed_by_a_much_larger_one():
+    safe = [trial_of(1000, -0.01)]
+    near, far = trial_of(100, 0.01), trial_of(50, 0.79)
+    assert step_up([near], safe) == pytest.approx(1 / SHRINK)
+    assert step_up([far], safe) == pytest.approx(80**0.25)
+    # Twice the bytes lost a fortieth: the next factor follows from that.
+    # Twice the bytes lost a quarter: the next factor follows from that.
+    assert step_up([trial_of(50, 0.15), trial_of(100, 0.03)], safe) == pytest.approx(2.0)
+    assert step_up([trial_of(40, 6.0), far], []) == pytest.approx(1 / SHRINK)
+    assert step_up([trial_of(10, 1e9)], safe) == 3.0
+
+
+def test_training_for_bytes_ends_where_its_files_are_no_smaller():
+    lost = [trial_of(90, 0.1, 1e-5), trial_of(140, 0.1, 5e-6)]
+    assert next_strength([], lost[:1], 130) == pytest.approx(1e-5 / STRONGER)
+    assert next_strength([], lost, 130) is None
+    kept = [trial_of(120, -0.1, 2e-6)]
+    assert next_strength(kept, lost[:1], 120) == pytest.approx((2e-6 * 1e-5) ** 0.5)
+    assert next_strength(kept, [trial_of(115, 0.1, 1e-5)], 120) is None
+
+
+def test_what_learned_scales_could_not_keep_is_not_tried_without_them():
+    """Time runs short after two losses: the third file is larger than both, though no scales are learned any more."""
+    ideas = Proposals(wanted("score >= -1 %", minimise="size"), (ORIGINAL,), Foreseen(), rounds=True)
+    lost = [replace(trial_of(size, 0.1), shape="rounded for bytes") for size in (100, 150)]
+    trials = [trial_of(900, -0.1, trained=False), *lost]
+    assert ideas.smaller_size("rounded for bytes", trials, Foreseen(), training=False) > 150
+    harmful = replace(trial_of(100, 0.05, trained=False), shape="rounded for bytes", score=1.0)
+    assert ideas.smaller_size("rounded for bytes", [*trials, harmful], Foreseen(), training=False) < 150

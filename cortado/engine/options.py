@@ -67,7 +67,7 @@ class RunOptions:
         return replace(self, limits=limits_of_metric(self.limits, task.metric))
 
     def for_network(self, network: nn.Module, task: Task) -> "RunOptions":
-        """Return the options without runtimes that cannot run the original: which is better told before the work than after it.
+        """Return the options without runtimes that cannot run the original: found out before the work and not after it.
 
         A runtime that a limit names stays, and so does the only one: without it nothing would be measured as asked. Raises
         BadNetwork for those.

@@ -80,7 +80,7 @@ def compress(
         limits, folder=folder, resume=resume, progress=progress, forms=forms, runtimes=runtimes, batches=batches,
         threads=threads,
     )  # fmt: skip
-    made = compress_within(network, task, recipe, options.for_network(network, task))
+    made = compress_within(network, task, read_recipe(recipe), options.for_network(network, task))
     return made.network, made.report
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.file.whole import check_writable
+from cortado.network.view import working_copy
 from cortado.parts.part import Part
 from cortado.progress import Progress, quiet
 from cortado.running.brought import accept
@@ -69,22 +70,24 @@ class RunOptions:
     def for_network(self, network: nn.Module, task: Task) -> "RunOptions":
         """Return the options without runtimes that cannot run the original: found out before the work and not after it.
 
-        A runtime that a limit names stays, and so does the only one: without it nothing would be measured as asked. Raises
-        BadNetwork for those.
+        Raises BadNetwork for the first runtime, which times trials and limits, and for those that limits name: without them
+        nothing would be measured as asked.
         """
         if not self.speed.runtimes:
             return self
         accept(network, "compress")
-        named = {limit.runtime for limit in self.limits}
-        refusals = {one.name(): refusal_of(network, task, one) for one in self.speed.runtimes}
+        original, named = working_copy(network, alias=True).eval(), {limit.runtime for limit in self.limits}
+        refusals = {one.name(): refusal_of(original, task, one) for one in self.speed.runtimes}
         left = tuple(one for one in self.speed.runtimes if not refusals[one.name()])
         for name, sentence in refusals.items():
-            if sentence and (name in named or not left):
+            if sentence and (name in named or name == self.speed.runtimes[0].name()):
                 raise BadNetwork(f"{sentence} Nothing was done yet.")
         sentences = tuple(f"{one} Nothing is measured there." for one in refusals.values() if one)
         for sentence in sentences:
             LOG.warning(sentence)
-        return replace(self, speed=replace(self.speed, runtimes=left), refusals=(*self.refusals, *sentences))
+        block = max((one.channel_block for one in left), default=None)
+        speed = replace(self.speed, runtimes=left)
+        return replace(self, speed=speed, channel_block=block, refusals=(*self.refusals, *sentences))
 
     @property
     def exports(self) -> Path | None:

@@ -18,6 +18,8 @@ from cortado.network.weight import Weight
 from cortado.running.memory import give_back_freed
 from cortado.task.task import Task
 
+LARGE = 2**18
+"""Entries of second moments from which on the gaps that they leave in memory count."""
 SPAN = 1000.0
 """Outputs are weighed within this factor of the mean of their layer."""
 
@@ -123,8 +125,10 @@ def upper_factor(gram: Tensor, damp: float) -> Tensor:
     diagonal += damp * diagonal.mean(-1, keepdim=True).clamp(min=1e-12)
     upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram)), upper=True).float()
     # What comes next would not fit into the gaps that these large tensors leave, one for each matrix of a network.
+    large = gram.numel() > LARGE
     del gram, diagonal
-    give_back_freed()
+    if large:
+        give_back_freed()
     return upper
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable
 def trimming() -> Callable[[int], int] | None:
     """Return the C library's function for it; None where there is none (only glibc has it)."""
     try:
-        return ctypes.CDLL(None).malloc_trim  # type: ignore[no-any-return]
+        trim = ctypes.CDLL(None).malloc_trim
+        trim.argtypes = [ctypes.c_size_t]
+        return trim  # type: ignore[no-any-return]
     except (AttributeError, OSError, TypeError):
         return None
 

@@ -49,8 +49,8 @@ class QuantizeAwq(Method):
         links = LINKS.require(self, view, task)
         layers = {path: view.network.get_submodule(path) for link in links for path in link.readers}
         grams = input_products(view.network, layers, task, self.images, self.rows, self.precision == "bfloat16")
-        wanted = answers_of(view)
-        kept = [share for link in links if (share := self.link(view, link, grams, wanted)) is not None]
+        wanted = answers_of(view, task)
+        kept = [share for link in links if (share := self.link(view, task, link, grams, wanted)) is not None]
         if not kept:
             raise NothingChanged(
                 f"quantize/awq: none of the {len(links)} links rounds better with scaled channels, or outputs change. "
@@ -59,18 +59,19 @@ class QuantizeAwq(Method):
         shares = f"{min(kept):.2g} to {max(kept):.2g}"
         view.notes.append(f"{len(kept)} of {len(links)} links between layers were scaled, with shares from {shares}.")
 
-    def link(self, view: View, link: Link, grams: Grams, wanted: list[Tensor]) -> float | None:
+    def link(self, view: View, task: Task, link: Link, grams: Grams, wanted: list[Tensor]) -> float | None:
         """Scale one link by the best share; return it, or None if the link stays as it is."""
         maker = view.network.get_submodule(link.maker)
         channels = len(maker.weight)  # type: ignore[arg-type]
         readers = [(view.network.get_submodule(path), grams[path]) for path in link.readers if path in grams]
         sizes = None if not readers else channel_sizes(*readers[0], channels)
-        if sizes is None or len(readers) < len(link.readers):
+        columns = [by_channel(layer, layer.weight.detach(), channels) for layer, _ in readers]  # type: ignore[operator, union-attr, arg-type]
+        if sizes is None or any(one is None for one in columns) or len(readers) < len(link.readers):
             return None
         shares = [step / self.shares for step in range(self.shares + 1)]
         errors = [self.error(readers, factors_of(sizes, share)) for share in shares]
         best = min(range(len(shares)), key=errors.__getitem__)
-        if not best or not moved(view, link, factors_of(sizes, shares[best]), wanted):
+        if not best or not moved(view, task, link, factors_of(sizes, shares[best]), wanted):
             return None
         return shares[best]
 

@@ -37,8 +37,8 @@ class QuantizeEqualize(Method):
 
     def apply(self, view: View, task: Task) -> None:
         links = LINKS.require(self, view, task)
-        wanted, seen = answers_of(view), self.activations(view, task, links)
-        done = [link for _ in range(self.rounds) for link in links if self.link(view, seen, link, wanted)]
+        wanted, seen = answers_of(view, task), self.activations(view, task, links)
+        done = [link for _ in range(self.rounds) for link in links if self.link(view, task, seen, link, wanted)]
         if not done:
             raise NothingChanged(
                 f"quantize/equalize: all {len(links)} links between layers either changed outputs or have only dead "
@@ -46,7 +46,7 @@ class QuantizeEqualize(Method):
             )
         view.notes.append(f"{len(set(done))} of {len(links)} links between layers were balanced.")
 
-    def link(self, view: View, seen: dict[str, Tensor], link: Link, wanted: list[Tensor]) -> bool:
+    def link(self, view: View, task: Task, seen: dict[str, Tensor], link: Link, wanted: list[Tensor]) -> bool:
         """Balance one link; return whether it succeeded, judged by the outputs on the example."""
         made = range_of_maker(view.network, link)
         read = range_of_readers(view.network, link, len(made))
@@ -59,7 +59,7 @@ class QuantizeEqualize(Method):
         # A channel that is dead on either side is unchanged, and no scale leaves the floats' range.
         sound = (observed > 0) & (read > 0) & torch.isfinite(factors)
         factors = movable(torch.where(sound, factors.clamp(1e-3, 1e3), torch.ones_like(factors)))
-        done = moved(view, link, factors, wanted)
+        done = moved(view, task, link, factors, wanted)
         if done and link.readers[0] in seen:
             seen[link.readers[0]] = (seen[link.readers[0]].view(len(made), -1) / factors[:, None]).flatten()
         return done

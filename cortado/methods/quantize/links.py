@@ -16,6 +16,8 @@ from cortado.task.task import Task
 
 SAME = 1e-4
 """The largest change of outputs by rescaling, as a share of the largest output."""
+SEEN = 4
+"""Calibration samples, the last ones, on which outputs are compared besides those of the example."""
 
 
 def chosen_links(method: Any, view: View, task: Task) -> list[Link]:
@@ -34,14 +36,17 @@ LINKS = Need(
 )
 
 
-def moved(view: View, link: Link, factors: Tensor, wanted: list[Tensor]) -> bool:
+def moved(view: View, task: Task, link: Link, factors: Tensor, wanted: list[Tensor]) -> bool:
     """Divide a link's channels by `factors` and multiply what reads them; undo it and return False if outputs change.
 
-    `wanted`: the network's outputs on the example. In half precision factors must be powers of two to be exact.
+    `wanted`: what `answers_of` returned before; outputs that cannot show a change, such as no boxes at all, keep every link as
+    it is. In half precision factors must be powers of two to be exact.
     """
+    if not any(one.numel() and one.is_floating_point() for one in wanted):
+        return False
     before = [(one, one.clone()) for one in touched(view.network, link)]
     rescale(view.network, link, factors)
-    if difference(answers_of(view), wanted) <= SAME:
+    if difference(answers_of(view, task), wanted) <= SAME:
         return True
     for tensor, values in before:
         tensor.copy_(values)
@@ -53,10 +58,14 @@ def movable(factors: Tensor) -> Tensor:
     return factors.log2().round().exp2() if factors.dtype in (torch.float16, torch.bfloat16) else factors
 
 
-def answers_of(view: View) -> list[Tensor]:
-    """Return the network's outputs on the example."""
+def answers_of(view: View, task: Task) -> list[Tensor]:
+    """Return the network's outputs on the example and on a few calibration samples."""
+    assert task.calibration is not None
+    count = len(task.calibration)
+    some = task.calibration.pick(torch.arange(max(0, count - SEEN), count))
     with undisturbed(view.network):
         return [
             tensor.clone()
-            for tensor in output_tensors(call_with(view.network, to_device(view.example, device_of(view.network))))
+            for inputs in (view.example, *(given for given, _ in some.batches(SEEN)))
+            for tensor in output_tensors(call_with(view.network, to_device(inputs, device_of(view.network))))
         ]

@@ -34,7 +34,8 @@ def some_rows(problem: Problem) -> tuple[Problem, float]:
     count = problem.weight.shape[1]
     some = problem.some_rows(max(1, count // PROBED))
     # A copy, because a view would keep the whole weight.
-    some = replace(some, weight=some.weight.clone())
+    free = None if some.free is None else some.free.clone()
+    some = replace(some, weight=some.weight.clone(), free=free)
     return some, count / some.weight.shape[1]
 
 

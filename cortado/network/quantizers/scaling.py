@@ -62,7 +62,10 @@ def maker_of(step: FlowStep, flow: Flow, modules: Mapping[str, nn.Module]) -> st
         return step.path
     # A norm may run as many operators: the last of them makes its output.
     places = flow.places.get(step.outputs[0], ()) if step.outputs else ()
-    return next((path for path, side in places if side == OUTPUT and scales_channels(modules.get(path))), None)
+    paths = [path for path, side in places if side == OUTPUT and scales_channels(modules.get(path))]
+    # Inside a norm of the user's own, anything but a product or a sum may come after its weight.
+    last = step.name.removesuffix("_") in ("mul", "add")
+    return next((path for path in paths if last or kind_of(modules[path]) is not None), None)
 
 
 def is_maker(layer: nn.Module) -> bool:
@@ -109,7 +112,7 @@ def ends_of(
             else:
                 return []
     # A product of two values that both have the factors would have their squares.
-    squared = any(len(scaled.intersection(one.homogeneous)) > 1 for one in passed)
+    squared = any(sum(value in scaled for value in one.inputs) > 1 for one in passed)
     return [] if squared else found
 
 
@@ -158,7 +161,7 @@ def touched(network: nn.Module, link: Link) -> list[Tensor]:
     """Return the tensors that `rescale` changes."""
     maker = network.get_submodule(link.maker)
     found = [maker.weight, getattr(maker, "bias", None), *(network.get_submodule(path).weight for path in link.readers)]
-    return [one.data for one in found if one is not None]  # type: ignore[misc, union-attr]
+    return [one.data for one in found if isinstance(one, Tensor)]  # type: ignore[misc, union-attr]
 
 
 def rescale(network: nn.Module, link: Link, factors: Tensor) -> None:
@@ -167,7 +170,7 @@ def rescale(network: nn.Module, link: Link, factors: Tensor) -> None:
     with torch.no_grad():
         layer.weight.div_(factors.view(-1, *[1] * (layer.weight.dim() - 1)))  # type: ignore[union-attr, operator, arg-type]
         bias = getattr(layer, "bias", None)
-        if bias is not None:
+        if isinstance(bias, Tensor):
             bias.div_(factors)
         for path in link.readers:
             reader = network.get_submodule(path)

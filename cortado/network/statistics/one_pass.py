@@ -55,9 +55,9 @@ def one_pass(
     embeddings = {path: layer for path, layer in layers.items() if is_lookup(layer)}
     matrices = {path: layer for path, layer in layers.items() if path not in embeddings}
     # Gradients take most memory: they come first, while there is nothing else to keep.
+    weighed, size = task.calibration.first(images).first(slopes), batch_within(network, task, device)
     with undisturbed(network), halved(device, half):
-        weighed = task.calibration.first(images).first(slopes)
-        squares = output_squares(network, layers, task, weighed, batch_within(network, task, device))
+        squares = output_squares(network, layers, task, weighed, size)
     outputs, read = dict[str, Tensor](), dict[str, Tensor]()
     for path, found in squares.items():
         outputs[path] = found

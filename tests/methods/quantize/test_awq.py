@@ -193,3 +193,99 @@ def test_nothing_to_scale_is_an_error():
 def test_as_a_recipe():
     (first, second) = read_recipe("quantize/awq bits=4 group=32 | quantize/weights bits=4 per=group group=32").stages
     assert first == QuantizeAwq(bits=4, group=32) and second.group == 32
+
+
+class Odd(nn.Module):
+    """A norm of the user's own in front of one layer, and what becomes of its output."""
+
+    def __init__(self, norm, end=lambda found: found):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.layer, self.end = norm, nn.Linear(16, 4), end
+
+    def forward(self, inputs):
+        return self.end(self.layer(self.norm(inputs)))
+
+
+class Clamped(OwnNorm):
+    def forward(self, inputs):
+        return super().forward(inputs).clamp(-40, 40)
+
+
+def own_norm_with_no_bias():
+    norm = OwnNorm(16)
+    norm.bias = False
+    return norm
+
+
+def rows_task():
+    rows = torch.randn(80, 16, generator=torch.Generator().manual_seed(2))
+    return Task(*(Data(part, torch.zeros(20, dtype=torch.long)) for part in rows.split(20)))
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [
+        (lambda: Odd(Clamped(16)), "it needs a plain float layer"),
+        (lambda: Odd(OwnNorm(16, offset=1.0), lambda found: found[found > 1e6]), "outputs change"),
+        (lambda: Odd(OwnNorm(16, offset=1.0), lambda found: found.argmax(-1)), "outputs change"),
+    ],
+    ids=["clamp", "no boxes", "classes"],
+)
+def test_what_the_outputs_cannot_show_is_left_alone(network, why):
+    made = network().eval()
+    with torch.no_grad():
+        made.norm.weight[::4] *= 20
+    task = rows_task()
+    before = copy.deepcopy(made.state_dict())
+    with pytest.raises(NothingChanged, match=why):
+        QuantizeAwq(bits=3, per="tensor").apply(View(made, copy.deepcopy(made), task.example), task)
+    assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
+
+
+@pytest.mark.parametrize("method", [QuantizeAwq(bits=3, per="tensor"), QuantizeEqualize(by="activations")])
+def test_a_bias_that_is_no_tensor_is_left_alone(method):
+    made = Odd(own_norm_with_no_bias()).eval()
+    with torch.no_grad():
+        made.norm.weight[::4] *= 20
+    original, task = copy.deepcopy(made), rows_task()
+    method.apply(View(made, original, task.example), task)
+    assert made.norm.bias is False and not torch.equal(made.layer.weight, original.layer.weight)
+
+
+class Readers(nn.Module):
+    """Two readers of one layer, the second in groups."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3)
+        self.whole, self.apart = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, groups=2)
+
+    def forward(self, images):
+        read = torch.relu(self.first(images))
+        return self.whole(read) + self.apart(read)
+
+
+def test_readers_in_groups_leave_a_link_alone():
+    made, images = Readers().eval(), torch.randn(80, 3, 8, 8)
+    task = Task(*(Data(part, torch.zeros(20, dtype=torch.long)) for part in images.split(20)))
+    with pytest.raises(NothingChanged, match="none of the 1 links"):
+        QuantizeAwq(bits=3, per="tensor").apply(View(made, copy.deepcopy(made), task.example), task)
+
+
+class OneRead(nn.Module):
+    """Attention whose queries, keys and values are one activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.out = nn.LayerNorm(8), nn.Linear(8, 8)
+
+    def forward(self, inputs):
+        read = self.norm(inputs)[:, None]
+        return self.out(functional.scaled_dot_product_attention(read, read, read))
+
+
+def test_attention_that_reads_one_activation_thrice_is_no_link():
+    network = OneRead().eval()
+    assert links_of(network, View(network, network, torch.randn(3, 5, 8)).flow) == []

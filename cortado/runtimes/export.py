@@ -20,7 +20,7 @@ from cortado.quantities import size_text, time_text
 from cortado.report.report import Exported
 from cortado.running.brought import accept
 from cortado.running.call import call
-from cortado.running.trees import to_device
+from cortado.running.trees import tensors_in, to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.edges import ChannelsFirstSession, require_integers, rounded_ends, with_edges, with_own_edges
 from cortado.runtimes.folder import whole_folder, write_facts
@@ -123,9 +123,26 @@ def refusal_of(network: nn.Module, task: Task, runtime: Runtime) -> str:
         runtime.require_floats(network, task.example)
         low = lowered(finalized_copy(network), task.example)
         with tempfile.TemporaryDirectory() as folder:
-            own_session(runtime, runtime.lower(low, task.example, Path(folder)), network, task.example)
+            session = own_session(runtime, runtime.lower(low, task.example, Path(folder)), network, task.example)
+            return other_shapes(session, task, runtime)
     except BadNetwork as error:
         return str(error)
+
+
+def other_shapes(session: Session, task: Task, runtime: Runtime) -> str:
+    """Return a sentence if a file cannot take validation data because they are shaped otherwise than the example, else ""."""
+    inputs, _ = next(task.validation.batches(FEW))
+    wanted, found = ([tuple(one.shape[1:]) for one in tensors_in(given)] for given in (task.example, inputs))
+    if wanted == found:
+        return ""
+    try:
+        call(Running(session), inputs)
+    except Exception:
+        shapes = " and ".join(f"{one[0] if len(one) == 1 else one}" for one in (wanted, found))
+        return (
+            f"{runtime.name()}: its file takes inputs of one shape, but samples of the example and of the validation data have "
+            f"{shapes}. Pad all inputs to one length or size."
+        )
     return ""
 
 

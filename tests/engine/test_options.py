@@ -91,3 +91,30 @@ def test_a_runtime_that_is_needed_is_an_error_before_the_work(given):
     options = RunOptions.read(given.get("limits", ()), runtimes=given.get("runtimes", ("torch_eager",)))
     with pytest.raises(BadNetwork, match=r"cannot be converted.*Nothing was done yet\.$"):
         options.for_network(Spectrum().eval(), spectrum_task())
+
+
+class Lengths(nn.Module):
+    """Rows of any length to three numbers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(1, 3)
+
+    def forward(self, rows):
+        return self.layer(rows[..., None]).mean(1)
+
+
+def test_a_file_that_cannot_take_other_lengths_is_known_at_once():
+    pytest.importorskip("onnxruntime")
+
+    def shorter(rows):
+        return rows[:, : 6 + 3 * (len(rows) > 2)]
+
+    rows = torch.randn(60, 16, generator=torch.Generator().manual_seed(0))
+    task = cortado.Task(*(cortado.Data(one, torch.zeros(20, dtype=torch.long), shorter) for one in rows.split(20)))
+    with pytest.raises(
+        BadNetwork, match=r"samples of the example and of the validation data have \(6,\) and \(9,\)\. Pad"
+    ):
+        RunOptions.read(runtimes=("onnxruntime",)).for_network(Lengths().eval(), task)
+    assert RunOptions.read(runtimes=("torch_eager",)).for_network(Lengths().eval(), task).speed.runtimes

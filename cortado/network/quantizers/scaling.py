@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cortado.layers.kinds import is_known_matrix, is_matrix, kind_of
 from cortado.layers.roles import MATMUL, MOVE, NORM
 from cortado.network.graph.flow import Flow, FlowStep, step_role
+from cortado.network.graph.operators.table import operator_facts
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, sites
 from cortado.parts.forms.attach import attached_names
 
@@ -64,8 +65,8 @@ def maker_of(step: FlowStep, flow: Flow, modules: Mapping[str, nn.Module]) -> st
     places = flow.places.get(step.outputs[0], ()) if step.outputs else ()
     paths = [path for path, side in places if side == OUTPUT and scales_channels(modules.get(path))]
     # Inside a norm of the user's own, anything but a product or a sum may come after its weight.
-    last = step.name.removesuffix("_") in ("mul", "add")
-    return next((path for path in paths if last or kind_of(modules[path]) is not None), None)
+    arithmetic = operator_facts(step.name).pair
+    return next((path for path in paths if arithmetic or kind_of(modules[path]) is not None), None)
 
 
 def is_maker(layer: nn.Module) -> bool:

@@ -24,7 +24,7 @@ from cortado.planner.search.trials import SearchGoal, Trial, epochs_of
 from cortado.report.candidate import pareto_front
 from cortado.training.training import Training
 
-CLOSER = 1.03
+CLOSER = 1.02
 """Sizes closer than this factor count as equal, in place of CLOSE, where a trial only rounds and learns scales."""
 NEARLY = 0.97
 """Largest share of a latency limit that a shape may take: the next measurement differs a little."""

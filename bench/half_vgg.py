@@ -18,7 +18,7 @@ PLAN = Training(epochs=12, lr=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, pre
 
 
 def half_vgg() -> nn.Module:
-    """The trained network in eval mode, from the cache or trained now (twenty minutes on one core)."""
+    """The trained network in eval mode, from the cache or trained now."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         network = vgg_16_cifar(width=0.5)

@@ -70,8 +70,9 @@ def figures(out: Path) -> dict[str, Any]:
 
 
 def last_lines(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the end of what a command said, without control codes."""
+    """Return the end of what a command said, without control codes and without the folder where it ran."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", (done.stdout if done.returncode in (0, 3) else done.stderr) or done.stdout)
+    text = text.replace(f"{RUNS}{os.sep}", "").replace(f"{HERE.parents[1]}{os.sep}", "")
     return "\n".join([line for line in text.splitlines() if line.strip()][-4:])[-600:]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cortado.errors import BadFile, BadNetwork
+from cortado.errors import BadFile, BadNetwork, describe
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
 from cortado.network.finalize import finalized_copy
@@ -137,11 +137,11 @@ def other_shapes(session: Session, task: Task, runtime: Runtime) -> str:
         return ""
     try:
         call(Running(session), inputs)
-    except Exception:
+    except Exception as error:
         shapes = " and ".join(f"{one[0] if len(one) == 1 else one}" for one in (wanted, found))
         return (
             f"{runtime.name()}: its file takes inputs of one shape, but samples of the example and of the validation data have "
-            f"{shapes}. Pad all inputs to one length or size."
+            f"{shapes} ({describe(error)}). Pad all inputs to one length or size."
         )
     return ""
 
@@ -155,7 +155,7 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
         call(Running(session), to_device(example, torch.device("cpu")))
     except Exception as error:
         cause = error.__cause__ if isinstance(error, BadFile) and error.__cause__ else error
-        describe = " ".join(str(cause).replace(str(file), file.name).split())
+        words = " ".join(str(cause).replace(str(file), file.name).split())
         rare = [type_name(dtype) for dtype in float_types(network, example) if dtype != torch.float32]
         way_out = (
             f"The network holds {rare[0]}: call .float() on it and on its inputs first."
@@ -164,7 +164,7 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
         )
         raise BadNetwork(
             f"{runtime.name()}: {type(network).__name__} was written, but the runtime cannot run it: "
-            f"{type(cause).__name__}: {describe[:300]}. {way_out}"
+            f"{type(cause).__name__}: {words[:300]}. {way_out}"
         ) from error
     return session
 

@@ -22,9 +22,9 @@ class QuantizeEqualize(Method):
     Between two layers with only ReLUs, products, pooling and reshapes in between, channel j of the activation is divided
     by s_j = a_j^share / b_j^(1 - share), and the weights that read it are multiplied by s_j. b_j is the largest of these
     weights; a_j is the largest weight that produces the channel (by weights) or its largest value (by activations).
-    Norms count as producers; `where` must select producers and consumers. Each link is tested on
-    the example, and left unchanged if outputs change by more than rounding. In half precision s_j is the nearest power
-    of two, which is exact.
+    Norms count as producers; `where` must select producers and consumers. Each link is tested on the example and some
+    calibration samples, and left unchanged if outputs change by more than rounding. In half precision s_j is the nearest
+    power of two, which is exact.
     """
 
     needs = (LINKS,)
